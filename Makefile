@@ -1,0 +1,45 @@
+# Each target makes what it needs: the environment is built once, and again only when its pins or the package change.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-with
+
+.PHONY: help env demo test test-all lint format clean
+
+help:
+	@echo "make demo      synthetic exams, three classifiers, a report, a bundle, a prediction (minutes)"
+	@echo "make test      style, types, and the tests (under 15 minutes)"
+	@echo "make test-all  every test, the slow ones too"
+	@echo "make format    put the sources into the project's format"
+	@echo "make clean     remove the environment and what make demo wrote"
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spicula needs Python 3.11 or later; say which with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[train,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/spicula demo --out demo-out
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -m "not slow"
+
+test-all: $(STAMP)
+	$(BIN)/pytest
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo-out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

@@ -1,0 +1,5 @@
+"""`python -m spicula`."""
+
+from spicula.cli import main
+
+raise SystemExit(main())

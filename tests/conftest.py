@@ -1,0 +1,15 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real images, for tests that need them; elsewhere those tests skip and say so."""
+    folder = os.environ.get("SPICULA_TEST_DATA")
+    if not folder:
+        pytest.skip("needs real images: set SPICULA_TEST_DATA to their folder")
+    return Path(folder)
