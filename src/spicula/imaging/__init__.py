@@ -1,0 +1,1 @@
+"""From a file to pixels ready for a model: readers, breast segmentation, geometry, contrast, preprocessing, Store."""

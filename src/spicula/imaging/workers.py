@@ -1,0 +1,215 @@
+"""The worker processes of the Store, from outside: they share the images out, and the death of one costs one image."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import spicula
+from spicula.errors import SpiculaError
+from spicula.imaging.preprocess import Preprocess
+from spicula.imaging.shards import Task
+
+#: How a worker is started (-P: without the current folder, where a user's file may be called like a module).
+COMMAND = (sys.executable, "-P", "-m", "spicula.imaging.decoding")
+
+#: A worker that says nothing for so long is stuck in one image.
+LIMIT_SECONDS = 60.0
+
+#: Fewest and most images handed to a worker at a time.
+CHUNK_IMAGES = (4, 2048)
+
+#: A worker may die so often between images, with no image to blame, before the build gives up.
+DEATHS_WITHOUT_CAUSE = 3
+
+# Each worker has one core.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass
+class _Worker:
+    """A process, the chunk it works on, and what it has said about it."""
+
+    process: "subprocess.Popen[str]"
+    errors: Any
+    is_ready: bool = False
+    silent_seconds: float = 0.0
+    chunk: list[int] = field(default_factory=list)  # numbers of tasks
+    settled: int = 0  # how many of the chunk are done or rejected
+    unsaved: list[int] = field(default_factory=list)  # done, but lost if the worker dies now
+
+
+def prepare_all(
+    tasks: Sequence[Task], preprocess: Preprocess, folder: Path, jobs: int
+) -> Iterator[tuple[Task, str | None]]:
+    """Prepare images in worker processes, which write them to `folder` as shards.
+
+    Yields:
+        Each task once, in no particular order, with None, or with the reason why it is rejected.
+
+    Raises:
+        SpiculaError: workers cannot start, or cannot write.
+    """
+    pool = _Pool(tasks, preprocess, folder, jobs)
+    try:
+        yield from pool.run()
+    finally:
+        pool.stop()
+
+
+class _Pool:
+    def __init__(self, tasks: Sequence[Task], preprocess: Preprocess, folder: Path, jobs: int) -> None:
+        self._tasks = tasks
+        self._setting = json.dumps({"folder": str(folder), "preprocess": preprocess.model_dump(mode="json")})
+        fewest, most = CHUNK_IMAGES
+        size = max(fewest, min(most, len(tasks) // (4 * jobs)))
+        self._waiting = deque(list(range(at, min(at + size, len(tasks)))) for at in range(0, len(tasks), size))
+        self._jobs = min(jobs, len(self._waiting))
+        self._events: queue.Queue[tuple[_Worker, list[Any] | None]] = queue.Queue()
+        self._workers: list[_Worker] = []
+        self._told: set[int] = set()
+        self._deaths = 0
+
+    def run(self) -> Iterator[tuple[Task, str | None]]:
+        for _ in range(self._jobs):
+            self._start()
+        while self._workers:
+            began = time.monotonic()
+            with suppress(queue.Empty):
+                worker, message = self._events.get(timeout=1.0)
+                worker.silent_seconds = worker.silent_seconds if message is None else 0.0
+                for number, reason in self._handle(worker, message):
+                    if number not in self._told:
+                        self._told.add(number)
+                        yield self._tasks[number], reason
+            # A longer turn than the time-out means that this process was held up, and its workers perhaps as well.
+            self._kill_late(min(time.monotonic() - began, 1.0))
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+            self._bury(worker)
+
+    def _start(self) -> None:
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker is buried
+        package = str(Path(spicula.__file__).parent.parent)
+        path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), package) if part)
+        process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+        )
+        worker = _Worker(process, errors)
+        self._workers.append(worker)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        _say(worker, self._setting)
+
+    def _listen(self, worker: _Worker) -> None:
+        assert worker.process.stdout is not None
+        for line in worker.process.stdout:
+            self._events.put((worker, json.loads(line)))
+        self._events.put((worker, None))
+
+    def _feed(self, worker: _Worker) -> None:
+        """Give a worker its next chunk, or send it home."""
+        worker.chunk = self._waiting.popleft() if self._waiting else []
+        worker.settled, worker.unsaved = 0, []
+        if worker.chunk:
+            _say(worker, json.dumps([asdict(self._tasks[number]) for number in worker.chunk]))
+        elif worker.process.stdin is not None:
+            with suppress(OSError):
+                worker.process.stdin.close()
+
+    def _handle(self, worker: _Worker, message: list[Any] | None) -> Iterator[tuple[int, str | None]]:
+        if message is None:
+            yield from self._ended(worker)
+            return
+        kind, *rest = message
+        if kind == "ready":
+            worker.is_ready = True
+            self._feed(worker)
+        elif kind == "failed":
+            raise SpiculaError(rest[0])
+        elif kind == "end":
+            self._feed(worker)
+        elif kind == "saved":
+            saved = {worker.chunk[position] for position in rest[0]}
+            worker.unsaved = [number for number in worker.unsaved if number not in saved]
+        else:
+            number = worker.chunk[rest[0]]
+            worker.settled = rest[0] + 1
+            if kind == "done":
+                worker.unsaved.append(number)
+            yield number, rest[1] if kind == "rejected" else None
+
+    def _ended(self, worker: _Worker) -> Iterator[tuple[int, str | None]]:
+        """A worker is gone: with its work done, or because of the image that it was at."""
+        status = worker.process.wait()
+        last_line = self._bury(worker)
+        self._workers.remove(worker)
+        if not worker.is_ready:
+            raise SpiculaError(f"worker processes cannot start ({last_line or _cause(status)})")
+        if not worker.chunk:
+            return
+        rest = worker.chunk[worker.settled :]
+        if rest:
+            is_late = worker.silent_seconds > LIMIT_SECONDS
+            yield rest[0], f"decoding it took more than {LIMIT_SECONDS:.0f} s" if is_late else _cause(status)
+        else:
+            self._deaths += 1
+            if self._deaths > DEATHS_WITHOUT_CAUSE:
+                raise SpiculaError(f"worker processes keep dying ({last_line or _cause(status)})")
+        again = worker.unsaved + rest[1:]
+        if again:
+            self._waiting.appendleft(again)
+        if self._waiting:
+            self._start()
+
+    def _kill_late(self, seconds: float) -> None:
+        for worker in self._workers:
+            worker.silent_seconds += seconds
+            if worker.silent_seconds > LIMIT_SECONDS:
+                worker.process.kill()
+
+    @staticmethod
+    def _bury(worker: _Worker) -> str:
+        """Wait for an ended process, close its pipes, and return the last line it wrote to standard error."""
+        worker.process.wait()
+        for pipe in (worker.process.stdin, worker.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # unsent input of a dead process
+                    pipe.close()
+        worker.errors.seek(0)
+        lines = worker.errors.read().decode(errors="replace").strip().splitlines()
+        worker.errors.close()
+        return lines[-1] if lines else ""
+
+
+def _say(worker: _Worker, line: str) -> None:
+    assert worker.process.stdin is not None
+    with suppress(BrokenPipeError):  # it died; the end of its output says so
+        worker.process.stdin.write(line + "\n")
+        worker.process.stdin.flush()
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"its decoder ended the process with status {status}"
+    with suppress(ValueError):
+        return f"its decoder died of {signal.Signals(-status).name}"
+    return f"its decoder died of signal {-status}"
