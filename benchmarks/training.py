@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import cv2
@@ -87,7 +86,8 @@ def _make_image(folder: Path, number: int, size: tuple[int, int]) -> None:
 def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run each way on its own and put the figures side by side."""
     ways = {way: _measure(way, arguments, folder) for way in WAYS}
-    speed = {way: median(found["images_per_second"][1:]) for way, found in ways.items()}
+    # the fastest epoch of each: whatever else the machine does can only slow an epoch down
+    speed = {way: max(found["images_per_second"][1:]) for way, found in ways.items()}
     return {
         "images": arguments.images,
         "image_px": [arguments.height, arguments.width],
@@ -96,7 +96,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "workers_of_common": WORKERS,
         "cores": os.cpu_count(),
         "ways": ways,
-        "images_per_second_from_second_epoch": speed,
+        "fastest_from_second_epoch": speed,
         "times_faster": speed["spicula"] / speed["common"],
         "of_which_without_bfloat16": speed["spicula-float32"] / speed["common"],
         "common_with_the_same_arithmetic": speed["common-fast"] / speed["common"],
@@ -249,7 +249,9 @@ def _print(result: dict[str, Any]) -> None:
         rates = " ".join(f"{rate:7.1f}" for rate in way["images_per_second"])
         memory = f"{way['peak_memory_mib']:.0f} MiB" if way["peak_memory_mib"] else "not known"
         print(f"{way['what']}, {way['precision']}\n    {rates:<54}{memory:>14}  {way['preparation_seconds']:.1f} s")
-    print(f"Spicula is {result['times_faster']:.1f} times faster than the common practice, from the second epoch on.")
+    print(
+        f"Spicula is {result['times_faster']:.1f} times faster than the common practice: fastest epochs after the first."
+    )
     print(f"Without bfloat16 it is {result['of_which_without_bfloat16']:.1f} times faster.")
     gain = result["common_with_the_same_arithmetic"]
     print(f"The common loop gains {gain:.1f} times by the same arithmetic; the rest is the decoding that it repeats.")

@@ -221,13 +221,15 @@ def _describe_bundle(command: argparse.ArgumentParser) -> None:
         "run", metavar="RUN", type=Path, help="a finished run: OUT/runs/MODEL or OUT/runs/MODEL/fold-K"
     )
     command.add_argument("--to", metavar="DIR", type=Path, required=True, help="the bundle's folder")
+    command.add_argument("--licence", metavar="TEXT", help="of the weights, as you publish them (default: not stated)")
+    command.add_argument("--model-version", metavar="TEXT", default="1", help="as you count your models (default 1)")
     _json_option(command)
 
 
 def _bundle(options: argparse.Namespace) -> int:
     from spicula import study
 
-    result = study.bundle(options.run, options.to)
+    result = study.bundle(options.run, options.to, licence=options.licence, version=options.model_version)
     sentence = (
         f"{result['bundle']}: {result['model']}, digest {result['digest'][:12]}; on {result['images_compared']} images "
         f"its probabilities differ from the run's by at most {result['max_abs_difference']:.1e}"
@@ -239,7 +241,7 @@ def _describe_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", metavar="BUNDLE", type=Path, help="a bundle's folder")
     command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="images, or folders of images")
     command.add_argument("--batch", metavar="N", type=_positive, default=16, help="images at a time (default 16)")
-    command.add_argument("--jobs", metavar="N", type=_positive, help="threads for decoding (default: one a core)")
+    command.add_argument("--jobs", metavar="N", type=_positive, help="processes for decoding (default: one a core)")
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="JSON on stdout")
     form.add_argument("--csv", action="store_true", help="CSV on stdout")
@@ -256,9 +258,8 @@ def _predict(options: argparse.Namespace) -> int:
         print(predict.as_csv(answered, rejected, loaded), end="")
     else:
         print(predict.as_table_text(answered, rejected, loaded))
-    if not options.json and not options.csv:
-        return 1 if len(rejected) else 0
-    _list_rejected(rejected)
+    if options.json or options.csv:
+        print(predict.summary(answered, rejected), file=sys.stderr)
     return 1 if len(rejected) else 0
 
 

@@ -267,6 +267,27 @@ def test_networks_are_explained_and_the_linear_model_is_not(page):
     }
 
 
+def test_an_empty_map_is_explained(data):
+    name, maps = "cnn", {image_id: heat * 0 for image_id, heat in data.cams["cnn"].items()}
+    shown = Page(render(ReportInput(**{**vars(data), "cams": {name: maps}}))).text()
+    assert "nothing spoke for malignant" in shown
+    assert "nothing spoke for malignant" not in Page(render(data)).text()
+
+
+def test_a_subgroup_column_of_pure_groups_has_no_table_of_auc(data):
+    pure = {"value": None, "low": None, "high": None, "reason": "no positive among the 3"}
+    sizes = {"n": 3, "patients": 3, "positive": 0, "auc": pure, "sensitivity": pure, "specificity": pure}
+    models = {
+        name: {**model, "subgroups": {"birads": {"1": sizes, "2": sizes}}}
+        for name, model in data.metrics["models"].items()
+    }
+    page = Page(render(ReportInput(**{**vars(data), "metrics": {**data.metrics, "models": models}})))
+    shown = page.text()
+    assert "By BI-RADS" in shown
+    assert "AUC is not defined in any of these subgroups" in shown
+    assert "no positive among the 3" in shown  # sensitivity and specificity still say why
+
+
 def test_without_maps_it_says_so(data):
     shown = Page(render(ReportInput(**{**vars(data), "cams": {}}))).text()
     assert "No network of this study has a Grad-CAM map to show." in shown

@@ -41,14 +41,14 @@ def confident_mistakes(data: "ReportInput", album: Album) -> list[dict[str, Any]
     """The mistakes on which each model was surest, as pictures; networks with what they looked at."""
     found = []
     for name in data.metrics["models"]:
-        judged = mistakes.called(data.predictions[name], mistakes.image_thresholds(data.metrics, name))
+        verdicts = mistakes.called(data.predictions[name], mistakes.image_thresholds(data.metrics, name))
         maps = data.cams.get(name, {})
         kinds = []
         for kind in ("missed", "false alarm"):
-            chosen = [one for one in mistakes.most_confident(judged, kind) if one.image_id in album]
-            total = sum(one.kind == kind for one in judged)
+            chosen = [one for one in mistakes.most_confident(verdicts, kind) if one.image_id in album]
+            total = sum(one.kind == kind for one in verdicts)
             kinds.append((_KINDS[kind], total, [_mistake(one, name, data, album, maps) for one in chosen]))
-        found.append({"model": name, "judged": len(judged), "kinds": kinds, "explained": bool(maps)})
+        found.append({"model": name, "verdicts": len(verdicts), "kinds": kinds, "explained": bool(maps)})
     return found
 
 
@@ -58,9 +58,9 @@ def _mistake(
     truth = data.classes[one.label]
     caption = (f"score {wording.number(one.score)}", f"truth: {truth}", one.image_id)
     alt = f"{_KINDS[one.kind]} by {model}: image {one.image_id}, truth {truth}, score {one.score:.3f}"
-    plain = album.show(one.image_id, alt, caption)
     if one.image_id not in maps:
-        return plain, None
+        return album.show(one.image_id, alt, caption), None
+    plain = album.show(one.image_id, alt, caption + _if_empty(maps[one.image_id], data))
     return plain, album.show(one.image_id, f"Grad-CAM of {model} over image {one.image_id}", (), maps[one.image_id])
 
 
@@ -68,14 +68,14 @@ def cams(data: "ReportInput", cards: Sequence[tables.ModelCard], album: Album) -
     """The same images as every network saw them."""
     networks = [card.name for card in cards if card.line != "linear"]
     asked = [name for name in networks if data.cams.get(name)]
-    judged = {
+    verdicts = {
         name: mistakes.called(data.predictions[name], mistakes.image_thresholds(data.metrics, name)) for name in asked
     }
     rows = []
-    for kind, image_id in mistakes.explained(judged) if judged else []:
+    for kind, image_id in mistakes.explained(verdicts) if verdicts else []:
         if image_id not in album or any(image_id not in data.cams[name] for name in asked):
             continue
-        scores = {name: next(one for one in judged[name] if one.image_id == image_id) for name in asked}
+        scores = {name: next(one for one in verdicts[name] if one.image_id == image_id) for name in asked}
         truth = data.classes[next(iter(scores.values())).label]
         plain = album.show(image_id, f"Image {image_id}, truth {truth}", (f"truth: {truth}", image_id))
         over = {name: _overlay(one, name, data, album) for name, one in scores.items()}
@@ -89,9 +89,15 @@ def cams(data: "ReportInput", cards: Sequence[tables.ModelCard], album: Album) -
 
 
 def _overlay(one: Called, model: str, data: "ReportInput", album: Album) -> Picture:
-    caption = (f"score {wording.number(one.score)}", _KINDS[one.kind].lower())
+    heat = data.cams[model][one.image_id]
+    caption = (f"score {wording.number(one.score)}", _KINDS[one.kind].lower(), *_if_empty(heat, data))
     alt = f"Grad-CAM of {model} over image {one.image_id}, score {one.score:.3f}"
-    return album.show(one.image_id, alt, caption, data.cams[model][one.image_id])
+    return album.show(one.image_id, alt, caption, heat)
+
+
+def _if_empty(heat: np.ndarray, data: "ReportInput") -> tuple[str, ...]:
+    """What to say under a heatmap that shows nothing, so that nobody takes it for a fault."""
+    return () if heat.any() else (f"nothing spoke for {data.classes[1]}",)
 
 
 def pairs(near: Sequence["NearDuplicate"], side_of: Mapping[str, str | None], album: Album) -> list[list[Picture]]:

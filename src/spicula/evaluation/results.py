@@ -14,6 +14,7 @@ from spicula.evaluation.figures import ForestRow, Style
 _SCORES = ("auc", "average_precision", "brier", "calibration_error")
 _DECISIONS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1")
 _SUBGROUPS = ("auc", "sensitivity", "specificity")
+_COLUMNS = {"birads": "BI-RADS"}
 _FLATTERED = ("auc", "average_precision")
 
 
@@ -24,13 +25,18 @@ def levels_of(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def auc_forest(metrics: Mapping[str, Any], looks: Mapping[str, Style]) -> str:
-    """The headline figure: every model's AUC with its interval, at every level."""
+    """The headline figure: every model's AUC with its interval, on images and on the means of what they belong to."""
     rows = []
-    for level in levels_of(metrics):
+    for level in _drawn(metrics):
         of_level = {name: model["levels"][level]["metrics"]["auc"] for name, model in metrics["models"].items()}
         rows += _forest_block(level, [(name, auc, looks[name]) for name, auc in of_level.items()])
     words = {"title": "AUC of every model with its interval", "axis": "AUC", "columns": "AUC (95 % interval)"}
     return figures.forest(rows, "auc", reference=0.5, **words)
+
+
+def _drawn(metrics: Mapping[str, Any]) -> list[str]:
+    """The levels that are drawn; those by the highest image stand in the tables alone."""
+    return [level for level in levels_of(metrics) if not level.endswith("-max")]
 
 
 def _forest_block(
@@ -70,7 +76,8 @@ def comparison(metrics: Mapping[str, Any], looks: Mapping[str, Style]) -> dict[s
     compared = [wording.turned(one) for one in metrics["comparisons"]]
     pairs = {level: [one for one in compared if one["level"] == level] for level in levels_of(metrics)}
     rows = []
-    for level, ones in pairs.items():
+    for level in _drawn(metrics):
+        ones = pairs[level]
         lines = [(f"{o['a']} {wording.MINUS} {o['b']}", o["difference"], None) for o in ones if o["metric"] == "auc"]
         rows += _forest_block(level, lines, signed=True) if lines else []
     title = "Differences in AUC between models with their intervals"
@@ -206,11 +213,16 @@ def subgroups(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     columns: Mapping[str, Any] = next(iter(models.values()))["subgroups"]
     return [
         {
-            "column": column.replace("_", " "),
+            "column": _COLUMNS.get(column, column.replace("_", " ")),
             "tables": [
                 (wording.METRICS[key], [_subgroup(models, column, value, key) for value in groups])
                 for key in _SUBGROUPS
             ],
+            "by_auc": any(
+                model["subgroups"][column][value]["auc"]["value"] is not None
+                for model in models.values()
+                for value in groups
+            ),
         }
         for column, groups in columns.items()
     ]

@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from spicula.phantoms.types import Floats
 
-#: The grid is this much finer than the image, so that a calcification of half a pixel has its right brightness.
-FINER = 4
+#: Wanted distance between samples of the grid, so that the finest calcifications have their right brightness.
+STEP_MM = 0.06
+MOST_FINER = 4  # but no more than this much finer than the image
 
 _SHIFT = 4  # fractional bits of cv2's drawing coordinates
 
@@ -26,17 +27,23 @@ class Canvas:
     @classmethod
     def blank(cls, pixels: int, centre_px: tuple[float, float], spacing_mm: float) -> "Canvas":
         """Return an empty canvas."""
-        return cls(pixels, centre_px, spacing_mm, np.zeros((pixels * FINER, pixels * FINER), np.uint8))
+        finer = min(max(round(spacing_mm / STEP_MM), 1), MOST_FINER)
+        return cls(pixels, centre_px, spacing_mm, np.zeros((pixels * finer, pixels * finer), np.uint8))
+
+    @property
+    def finer(self) -> int:
+        """How many samples of the grid lie along one pixel of the image."""
+        return len(self.levels) // self.pixels
 
     @property
     def step_mm(self) -> float:
         """Distance between samples of the fine grid."""
-        return self.spacing_mm / FINER
+        return self.spacing_mm / self.finer
 
     def axes_mm(self) -> tuple[Floats, Floats]:
         """Return x of every column, shape (1, side), and y of every row, shape (side, 1)."""
         middle = np.arange(len(self.levels), dtype=np.float32) + np.float32(0.5)
-        x, y = ((middle - np.float32(c * FINER)) * np.float32(self.step_mm) for c in self.centre_px)
+        x, y = ((middle - np.float32(c * self.finer)) * np.float32(self.step_mm) for c in self.centre_px)
         return x[None, :], y[:, None]
 
     def polygon(self, x_mm: ArrayLike, y_mm: ArrayLike, level: float) -> None:
@@ -62,7 +69,8 @@ class Canvas:
 
     def _points(self, x_mm: ArrayLike, y_mm: ArrayLike) -> NDArray[np.int32]:
         x, y = (
-            c * FINER + np.asarray(v) / self.step_mm - 0.5 for c, v in zip(self.centre_px, (x_mm, y_mm), strict=True)
+            c * self.finer + np.asarray(v) / self.step_mm - 0.5
+            for c, v in zip(self.centre_px, (x_mm, y_mm), strict=True)
         )
         points: NDArray[np.int32] = np.round(np.stack([x, y], axis=-1) * 2**_SHIFT).astype(np.int32)
         return points

@@ -1,6 +1,7 @@
 """Whole exams on disk: four views and the truth, made in parallel, each exam once."""
 
 import json
+import math
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ FORMAT = "spicula-phantom-exam-1"
 REVISION = 1
 
 SMALLEST, LARGEST = 128, 4096  # rows and columns
+NARROWEST, WIDEST = 0.7, 2.0  # columns to one row
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,11 @@ def _check(exams: int, seed: int, size: tuple[int, int], jobs: int | None) -> No
     if not all(SMALLEST <= side <= LARGEST for side in size):
         raise UsageError(
             f"cannot make phantoms of {size[0]} x {size[1]} pixels; rows and columns are {SMALLEST} to {LARGEST}"
+        )
+    if not NARROWEST <= size[1] / size[0] <= WIDEST:
+        raise UsageError(
+            f"cannot make phantoms of {size[0]} x {size[1]} pixels; for {size[0]} rows, "
+            f"columns are {math.ceil(NARROWEST * size[0])} to {math.floor(WIDEST * size[0])}"
         )
     if jobs is not None and jobs < 1:
         raise UsageError(f"cannot make phantoms in {jobs} processes; ask for at least 1")

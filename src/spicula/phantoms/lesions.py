@@ -1,4 +1,4 @@
-"""A lesion as it appears in one view: added attenuation, where it goes, and the box that holds it."""
+"""A lesion as it appears in one view: the attenuation it adds, where, and the box that holds it."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from spicula.phantoms.types import Floats, View
 from spicula.phantoms.woman import Lesion, Speck, Woman
 
 #: The box holds every pixel with at least this share of the lesion's highest attenuation.
-IN_BOX = 0.08
+IN_BOX = 0.05
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class Stamp:
 
     attenuation: Floats  # (rows, columns), at least 0
     corner: tuple[int, int]  # row and column of its top-left pixel in the image; may lie outside
-    box: tuple[int, int, int, int]  # x0, y0, x1, y1 of the visible part, in the image
 
 
 def draw_lesion(woman: Woman, lesion: Lesion, view: View, centre_mm: tuple[float, float], spacing_mm: float) -> Stamp:
@@ -49,20 +48,32 @@ def draw_speck(speck: Speck, centre_mm: tuple[float, float], spacing_mm: float) 
     return _stamp(lambda canvas: calcifications.single(speck.radius_mm, canvas), 1.0, centre_mm, spacing_mm)
 
 
-def add(attenuation: Floats, stamp: Stamp, thickness: Floats) -> None:
-    """Add a lesion to an image of attenuation, in place; what lies outside the image is cut off.
+def fit(stamp: Stamp, thickness: Floats) -> Stamp:
+    """Return what an image shows of a lesion: cut off at its edges, and fainter where the breast is thin.
 
     Args:
-        attenuation: (rows, columns), changed.
         stamp: the lesion.
-        thickness: (rows, columns), 0 to 1: how much of the breast the beam crosses there.
+        thickness: (rows, columns) of the image, 0 to 1: how much of the breast the beam crosses; 0 is air.
     """
     row, column = stamp.corner
     rows, columns = stamp.attenuation.shape
     top, left = max(row, 0), max(column, 0)
-    bottom, right = min(row + rows, attenuation.shape[0]), min(column + columns, attenuation.shape[1])
+    bottom, right = min(row + rows, thickness.shape[0]), min(column + columns, thickness.shape[1])
     part = stamp.attenuation[top - row : bottom - row, left - column : right - column]
-    attenuation[top:bottom, left:right] += part * thickness[top:bottom, left:right]
+    return Stamp(part * thickness[top:bottom, left:right], (top, left))
+
+
+def bounding_box(stamp: Stamp, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return x0, y0, x1, y1 of the visible part of a lesion in an image of `size` (rows, columns), see `IN_BOX`.
+
+    One pixel is added all around, for the blur of the detector.
+    """
+    visible = stamp.attenuation > IN_BOX * stamp.attenuation.max()
+    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
+    row, column = stamp.corner
+    x0, x1 = column + int(columns[0]) - 1, column + int(columns[-1]) + 2
+    y0, y1 = row + int(rows[0]) - 1, row + int(rows[-1]) + 2
+    return max(x0, 0), max(y0, 0), min(x1, size[1]), min(y1, size[0])
 
 
 def _stamp(
@@ -74,11 +85,7 @@ def _stamp(
     column, row = math.floor(centre_x) - half, math.floor(centre_y) - half
     canvas = Canvas.blank(2 * half + 1, (centre_x - column, centre_y - row), spacing_mm)
     attenuation = cv2.resize(draw(canvas), (canvas.pixels, canvas.pixels), interpolation=cv2.INTER_AREA)
-    visible = attenuation > IN_BOX * attenuation.max()
-    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
-    x0, x1 = column + int(columns[0]), column + int(columns[-1]) + 1
-    y0, y1 = row + int(rows[0]), row + int(rows[-1]) + 1
-    return Stamp(attenuation, (row, column), (x0, y0, x1, y1))
+    return Stamp(attenuation, (row, column))
 
 
 def _draw(woman: Woman, lesion: Lesion, view: View, canvas: Canvas) -> Floats:

@@ -25,7 +25,7 @@ def round_mass(radius_mm: float, rng: np.random.Generator, canvas: Canvas) -> Fl
 def spiculated_mass(radius_mm: float, rng: np.random.Generator, canvas: Canvas) -> Floats:
     """Return the attenuation of an irregular mass with spicules: fine lines that radiate from it and thin out."""
     body = _body(radius_mm, rng, canvas, rng.uniform(0.08, 0.18), rng.uniform(0.6, 1.3))
-    count, clarity = int(rng.integers(22, 46)), rng.uniform(0.5, 1.1)  # on some, spicules are hard to see
+    count, clarity = int(rng.integers(22, 46)), rng.uniform(0.6, 1.2)  # on some, spicules are hard to see
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False) + rng.normal(0, 0.12, count)
     for angle, reach in zip(angles, np.clip(1.2 + rng.exponential(0.8, count), 0.0, 3.2), strict=True):
         _spicule(canvas, rng, angle, (0.5 * radius_mm, reach * radius_mm), clarity)

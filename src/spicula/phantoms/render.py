@@ -1,5 +1,6 @@
 """One view of one breast, from the woman to the 12-bit image and its truth."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from spicula.phantoms import parenchyma
 from spicula.phantoms.detectors import AIR, detector_of, present
-from spicula.phantoms.lesions import Stamp, add, draw_lesion, draw_speck
+from spicula.phantoms.lesions import Stamp, bounding_box, draw_lesion, draw_speck, fit
 from spicula.phantoms.outline import NIPPLE_RADIUS_MM, Outline, draw_outline
 from spicula.phantoms.strands import draw_strands
 from spicula.phantoms.streams import stream
@@ -52,12 +53,15 @@ def render(
     attenuation, share = _tissue(
         woman, side, view, outline=outline, depth_mm=depth_mm, thickness=thickness, volume=volume, spacing=spacing
     )
-    stamps = _stamps(woman, side, view, outline, spacing)
-    for stamp in [*_specks(woman, side, view, outline, spacing), *(stamps.values() if lesions else ())]:
-        add(attenuation, stamp, thickness)
+    stamps = {number: fit(stamp, thickness) for number, stamp in _lesions(woman, side, view, outline, spacing)}
+    specks = [fit(stamp, thickness) for stamp in _specks(woman, side, view, outline, spacing)]
+    for stamp in [*specks, *(stamps.values() if lesions else ())]:
+        row, column = stamp.corner
+        rows_seen, columns_seen = stamp.attenuation.shape
+        attenuation[row : row + rows_seen, column : column + columns_seen] += stamp.attenuation
     pixels = np.full(size, AIR, np.uint16)
     pixels[:, :used] = present(detector, attenuation, breast, stream(*woman.key, side, view, "noise"))
-    boxes = {number: _clip(stamp.box, size) for number, stamp in stamps.items()}
+    boxes = {number: bounding_box(stamp, size) for number, stamp in stamps.items()}
     if side == "R":
         pixels = np.ascontiguousarray(pixels[:, ::-1])
         boxes = {number: (columns - x1, y0, columns - x0, y1) for number, (x0, y0, x1, y1) in boxes.items()}
@@ -128,13 +132,11 @@ def _add_muscle(tissue: Floats, rng: np.random.Generator, muscle_mm: Floats, spa
     tissue += behind * (np.float32(rng.uniform(0.2, 0.32)) + np.clip(inside, 0, 40) * np.float32(0.003) + fibres)
 
 
-def _stamps(woman: Woman, side: Side, view: View, outline: Outline, spacing: float) -> dict[int, Stamp]:
-    stamps = {}
+def _lesions(woman: Woman, side: Side, view: View, outline: Outline, spacing: float) -> Iterator[tuple[int, Stamp]]:
     for lesion in woman.lesions:
         if lesion.side == side:
             centre = parenchyma.lesion_place(lesion.place, view, outline)
-            stamps[lesion.number] = draw_lesion(woman, lesion, view, centre, spacing)
-    return stamps
+            yield lesion.number, draw_lesion(woman, lesion, view, centre, spacing)
 
 
 def _specks(woman: Woman, side: Side, view: View, outline: Outline, spacing: float) -> list[Stamp]:
@@ -143,11 +145,6 @@ def _specks(woman: Woman, side: Side, view: View, outline: Outline, spacing: flo
         for speck in woman.specks
         if speck.side == side
     ]
-
-
-def _clip(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = box
-    return max(x0, 0), max(y0, 0), min(x1, size[1]), min(y1, size[0])
 
 
 def _smoothstep(value: Floats, low: float, high: float) -> Floats:

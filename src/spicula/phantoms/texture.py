@@ -56,5 +56,10 @@ def _gain(shape: tuple[int, ...], spacing_mm: tuple[float, ...], band: tuple[flo
     power.flat[0] = 0.0
     # every term but those of the first (and last) column of the half spectrum stands for two of the full one
     total = 2.0 * (2.0 * power.sum() - power[..., 0].sum())
-    gain: Floats = (np.sqrt(power / total) * np.prod(shape)).astype(np.float32)
-    return gain
+    gain = np.sqrt(power / total) * np.prod(shape)
+    # the first and last column are their own mirror images: the transform keeps half of their variance
+    gain[..., 0] *= np.sqrt(2)
+    if shape[-1] % 2 == 0:
+        gain[..., -1] *= np.sqrt(2)
+    result: Floats = gain.astype(np.float32)
+    return result

@@ -1,7 +1,7 @@
 """Who is imaged: one invented woman, her breasts and their lesions, drawn from a seed and a number."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,11 +17,11 @@ Pathology: TypeAlias = Literal["benign", "malignant"]
 DENSITY_SHARES = (0.1, 0.4, 0.4, 0.1)
 
 #: How often a breast has a benign lesion, whether or not the woman also has a malignant one.
-BENIGN_SHARE = 0.3
+BENIGN_SHARE = 0.25
 
 _KINDS: dict[Pathology, tuple[tuple[Kind, float], ...]] = {
-    "benign": (("round mass", 0.75), ("coarse calcifications", 0.25)),
-    "malignant": (("spiculated mass", 0.75), ("fine pleomorphic calcifications", 0.25)),
+    "benign": (("round mass", 0.8), ("coarse calcifications", 0.2)),
+    "malignant": (("spiculated mass", 0.8), ("fine pleomorphic calcifications", 0.2)),
 }
 
 
@@ -100,16 +100,24 @@ def draw_woman(seed: int, number: int, prevalence: float, density: Density | Non
 
 def _draw_lesions(seed: int, number: int, prevalence: float) -> tuple[Lesion, ...]:
     rng = stream(seed, number, "lesions")
-    wanted: list[tuple[Side, Pathology]] = [(side, "benign") for side in SIDES if rng.random() < BENIGN_SHARE]
-    malignant_side = SIDES[rng.integers(2)]
+    lesions: list[Lesion] = []
+    for side in SIDES:
+        if rng.random() < BENIGN_SHARE:
+            lesions.append(_draw_lesion(rng, len(lesions) + 1, side, "benign"))
     # multiples of the golden ratio fill the interval evenly, whatever the first exam and however many follow
     if (stream(seed, "prevalence").random() + number * (math.sqrt(5) - 1) / 2) % 1.0 < prevalence:
-        wanted.append((malignant_side, "malignant"))
-    lesions: list[Lesion] = []
-    for side, pathology in wanted:
-        others = [lesion.place for lesion in lesions if lesion.side == side]
-        lesions.append(_draw_lesion(rng, len(lesions) + 1, side, pathology, others))
+        lesions.append(_draw_malignant(rng, lesions))
     return tuple(lesions)
+
+
+def _draw_malignant(rng: np.random.Generator, others: list[Lesion]) -> Lesion:
+    """Draw a lesion clear of the others: on the other side rather than elsewhere, so that its place tells nothing."""
+    one, other = SIDES if rng.random() < 0.5 else SIDES[::-1]
+    while True:
+        lesion = _draw_lesion(rng, len(others) + 1, one, "malignant")
+        for side in (one, other):
+            if not any(side == near.side and _overlap(lesion.place, near.place) for near in others):
+                return replace(lesion, side=side)
 
 
 def _draw_specks(seed: int, number: int) -> tuple[Speck, ...]:
@@ -119,23 +127,18 @@ def _draw_specks(seed: int, number: int) -> tuple[Speck, ...]:
     )
 
 
-def _draw_lesion(
-    rng: np.random.Generator, number: int, side: Side, pathology: Pathology, others: list[tuple[float, float, float]]
-) -> Lesion:
+def _draw_lesion(rng: np.random.Generator, number: int, side: Side, pathology: Pathology) -> Lesion:
     kinds, shares = zip(*_KINDS[pathology], strict=True)
     kind: Kind = kinds[rng.choice(len(kinds), p=shares)]
-    place = _draw_place(rng)
-    while any(_overlap(place, other) for other in others):
-        place = _draw_place(rng)
     return Lesion(
         number=number,
         side=side,
         kind=kind,
         pathology=pathology,
-        place=place,
+        place=_draw_place(rng),
         # the same sizes and contrasts for benign and malignant ones: only the form tells
         radius_mm=float(np.clip(rng.lognormal(math.log(9.5), 0.3), 4.5, 17.0)),
-        contrast=float(rng.uniform(0.4, 1.0)),
+        contrast=float(rng.uniform(0.5, 1.0)),
     )
 
 

@@ -109,8 +109,14 @@ def report(out: Path) -> Path:
         return _report(out)
 
 
-def bundle(run_folder: Path, to: Path) -> dict[str, Any]:
+def bundle(run_folder: Path, to: Path, *, licence: str | None = None, version: str = "1") -> dict[str, Any]:
     """Export one run of a study as a verified bundle.
+
+    Args:
+        run_folder: the run's.
+        to: the bundle's folder.
+        licence: of the weights, as whoever publishes them says it.
+        version: of the model, as whoever publishes it counts.
 
     Returns:
         bundle (path), digest, images compared, and the largest difference of a probability.
@@ -131,7 +137,15 @@ def bundle(run_folder: Path, to: Path) -> dict[str, Any]:
         raise UsageError(f"{run_folder} was trained on a split by image, which is for measuring alone; export another")
     metrics_file = out / METRICS
     metrics = json.loads(metrics_file.read_text()) if metrics_file.is_file() else None
-    made = export_bundle(run_folder, parts(table, card["fold"]), material.store, to, metrics=metrics)
+    made = export_bundle(
+        run_folder,
+        parts(table, card["fold"]),
+        material.store,
+        to,
+        metrics=metrics,
+        licence=licence,
+        version=version,
+    )
     parity = made.info["parity"]
     return {
         "bundle": str(to),
@@ -210,6 +224,7 @@ def _fit_all(material: Material, table: pa.Table, folder: Path, device: str) -> 
     for settings in study.models:
         for fold in folds(table):
             trained = run_folder(folder, settings.name, fold)
+            say(f"training {trained.relative_to(material.out)}")
             fit(
                 settings,
                 parts(table, fold),

@@ -13,7 +13,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const value = (row) => {
         const cell = row.cells[column], text = cell.dataset.sort ?? cell.textContent.trim();
-        const number = Number(text.replace("−", "-").replace(/\u202f/g, ""));
+        const number = Number(text.replace("−", "-").replace(/^< |\u202f/g, ""));
         return Number.isNaN(number) ? text : number;
       };
       const rows = [...body.rows].sort((a, b) => {
