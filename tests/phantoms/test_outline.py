@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def test_every_breast_fits_into_the_field_and_is_widest_at_the_nipple(view, side
     for woman in WOMEN:
         outline = draw_outline(woman, side, view, ROWS, SPACING)
         assert outline.edge_mm.shape == (ROWS,)
-        assert 0 <= outline.edge_mm.min()
+        assert outline.edge_mm.min() >= 0
         assert 50 < outline.edge_mm.max() < 180
         nipple_x, nipple_y = outline.nipple_mm
         assert outline.edge_mm.max() == pytest.approx(nipple_x, abs=4)
@@ -36,7 +38,7 @@ def test_cc_shows_a_whole_half_disc_and_mlo_reaches_the_upper_edge_with_the_musc
 
 def test_the_two_sides_of_a_woman_are_alike_but_not_the_same():
     own, other = [], []
-    for woman, next_woman in zip(WOMEN, WOMEN[1:], strict=False):
+    for woman, next_woman in pairwise(WOMEN):
         left = draw_outline(woman, "L", "MLO", ROWS, SPACING).edge_mm
         right = draw_outline(woman, "R", "MLO", ROWS, SPACING).edge_mm
         assert not np.allclose(left, right, atol=0.5)

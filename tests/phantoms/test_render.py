@@ -13,8 +13,8 @@ SIZE = (512, 416)
 
 
 @cache
-def picture(number, side, view, lesions=True, density=None, seed=0) -> Picture:
-    woman = draw_woman(seed, number, 1.0, density)
+def picture(number, side, view, *, lesions=True, density=None) -> Picture:
+    woman = draw_woman(0, number, 1.0, density)
     return render(woman, side, view, SIZE, gland_volume(woman, side), lesions=lesions)
 
 
@@ -108,7 +108,8 @@ def test_density_a_to_d_is_more_and_more_glandular():
             pictures = [picture(number, "R", view, lesions=False, density=density) for density in DENSITIES]
             shares = [one.glandular_share for one in pictures]
             assert shares == sorted(shares)
-            assert shares[0] < 0.1 < 0.2 < shares[3]
+            assert shares[0] < 0.1
+            assert shares[3] > 0.2
             means = [one.pixels[one.pixels > AIR].mean() for one in pictures]
             assert means == sorted(means)
 

@@ -90,6 +90,15 @@ def headline(models: Mapping[str, Mapping[str, Any]], level: str) -> str:
     )
 
 
+def merged(warnings: Sequence[str]) -> list[str]:
+    """Return warnings of `evaluate()`, with those that say the same of several levels ("image level: ...") as one."""
+    levels: dict[str, list[str]] = {}
+    for warning in warnings:
+        level, separator, said = warning.partition(" level: ")
+        levels.setdefault(said if separator else warning, []).extend([level] if separator else [])
+    return [f"{', '.join(names)} level: {said}" if names else said for said, names in levels.items()]
+
+
 def _unit(level: str) -> str:
     return "image" if level == "image" else level.partition("-")[0]
 
@@ -123,7 +132,7 @@ def warnings(
         )
     if unfinished:
         found.append(f"Training of {', '.join(unfinished)} did not end: its figures are of an unfinished model.")
-    found += [_as_sentence(warning) for warning in _together(metrics.get("warnings", []))]
+    found += [_as_sentence(warning) for warning in merged(metrics.get("warnings", []))]
     if near_duplicates:
         found.append(
             f"{wording.plural(near_duplicates, 'pair')} of near-identical images across the sides of the split: "
@@ -138,15 +147,6 @@ def warnings(
             "The tables give p-values corrected for that as well."
         )
     return found
-
-
-def _together(warnings: Sequence[str]) -> list[str]:
-    """Warnings that say the same of several levels ("image level: ..."), as one."""
-    levels: dict[str, list[str]] = {}
-    for warning in warnings:
-        level, separator, said = warning.partition(" level: ")
-        levels.setdefault(said if separator else warning, []).extend([level] if separator else [])
-    return [f"{', '.join(names)} level: {said}" if names else said for said, names in levels.items()]
 
 
 def _as_sentence(text: str) -> str:

@@ -111,8 +111,7 @@ def is_whole(exam_folder: Path, key: str) -> bool:
 def make_exam(folder: Path, settings: ExamSettings) -> None:
     """Write one exam to `folder/EXAM/`: its images first, the truth last."""
     exam_folder = Path(folder) / settings.exam_id
-    # the old truth must not stand beside new images, not even when this is interrupted
-    (exam_folder / TRUTH).unlink(missing_ok=True)
+    _discard(exam_folder / TRUTH)  # it must not stand beside new images, not even when this is interrupted
     woman = draw_woman(settings.seed, settings.number, settings.prevalence, settings.density)
     images = []
     for side in SIDES:
@@ -121,6 +120,15 @@ def make_exam(folder: Path, settings: ExamSettings) -> None:
             picture = render(woman, side, view, settings.size, volume)
             images.append(_write_image(exam_folder, settings, woman, picture, side=side, view=view))
     files.write_json(exam_folder / TRUTH, _truth(settings, woman, images))
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except NotADirectoryError:
+        pass  # whoever writes there next will say so
+    except OSError as error:
+        raise SpiculaError(f"cannot replace {path}: {error.strerror}; check the folder's rights") from error
 
 
 def _write_image(

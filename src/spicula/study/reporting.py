@@ -18,6 +18,7 @@ from spicula.evaluation.report import NearDuplicate, ReportInput, write_report
 from spicula.models import registry
 from spicula.models.settings import NetworkSettings
 from spicula.progress import progress
+from spicula.recipe import Recipe
 from spicula.study.folder import (
     IMAGE_SPLIT,
     METRICS,
@@ -56,7 +57,7 @@ def write(out: Path) -> Path:
             metrics=metrics,
             predictions=by_model,
             runs=runs,
-            recipe_text=json.dumps(study.model_dump(mode="json"), indent=2, ensure_ascii=False),
+            recipe_text=_recipe_text(study),
             created=datetime.now(UTC),
             digests=_digests(material),
             versions=_versions(),
@@ -66,6 +67,15 @@ def write(out: Path) -> Path:
         ),
     )
     return out / REPORT
+
+
+def _recipe_text(study: Recipe) -> str:
+    """The recipe as it was run, but for the folders of weights files: a report is passed on, and they are private."""
+    content = study.model_dump(mode="json")
+    for model in content["models"]:
+        if model.get("weights"):
+            model["weights"] = Path(model["weights"]).name
+    return json.dumps(content, indent=2, ensure_ascii=False)
 
 
 def _digests(material: Material) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spicula import RESEARCH_NOTICE
+from spicula.evaluation.findings import merged
 from spicula.study.folder import Outcome
 
 _COLUMNS = (
@@ -27,7 +28,7 @@ def text(outcome: Outcome) -> str:
         "",
         *_aligned(rows),
         "",
-        *(f"Note: {warning}" for warning in metrics.get("warnings", [])),
+        *(f"Note: {warning}" for warning in merged(metrics["warnings"])),
     ]
     if outcome.rejected:
         lines.append(f"{outcome.rejected} files were rejected: {outcome.out / 'rejected.parquet'}")
@@ -59,7 +60,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "counts": outcome.metrics["counts"],
         "models": models,
         "comparisons": outcome.metrics["comparisons"],
-        "warnings": outcome.metrics.get("warnings", []),
+        "warnings": outcome.metrics["warnings"],
         "notice": RESEARCH_NOTICE,
     }
 
