@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,25 @@ def test_pixels_are_decoded_in_one_place():
     # headers looks at sizes without decoding; evaluation and phantoms only encode
     allowed = {"spicula.headers"}
     assert {name for name in users - allowed if not name.startswith("spicula.imaging.")} == set()
+
+
+#: Who may open files for writing besides `files`, and why.
+OTHER_WRITERS = {
+    "spicula.catalog.archive": "unpacks into a temporary folder, which is renamed when whole",
+    "spicula.study.folder": "opens a lock, and writes nothing into it",
+    "spicula.training.linear": "writes into a temporary file of files.atomic_path",
+}
+
+
+def test_files_are_written_in_one_place():
+    writing = re.compile(r"""\.write_(text|bytes)\(|open\(("|')[wax]|write_table\(|save_file\(|imwrite\(|dcmwrite\(""")
+    found = {
+        name
+        for name, path in modules().items()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if writing.search(line.replace("files.write_", ""))
+    }
+    assert found - {"spicula.files"} == set(OTHER_WRITERS)
 
 
 @pytest.mark.parametrize("statement", ["import spicula.cli", "from spicula.cli import main; main(['datasets'])"])

@@ -94,9 +94,8 @@ def _describe_index(command: argparse.ArgumentParser) -> None:
 
 
 def _index(options: argparse.Namespace) -> int:
-    from spicula import index
+    from spicula import files, index
     from spicula.catalog import index_dataset
-    from spicula.files import write_table
     from spicula.recipe import parse_options
 
     reading = index_dataset(
@@ -104,7 +103,7 @@ def _index(options: argparse.Namespace) -> int:
     )
     rejected_path = options.to.with_name(f"{options.to.stem}-rejected.parquet")
     index.write(options.to, reading.index)
-    write_table(rejected_path, reading.rejected)
+    files.write_table(rejected_path, reading.rejected)
     patients = len(set(reading.index["patient_id"].to_pylist()) - {None})
     result = {
         "index": str(options.to),

@@ -35,9 +35,9 @@ class Detector:
 
 
 DETECTORS = (
-    Detector("SYNTHETIC Aurelia Imaging", "Phantom Alba 1", "MONOCHROME2", 240.0, 1.0, 0.25, 0.008, (1900, 3600)),
-    Detector("SYNTHETIC Borealis X-Ray", "Phantom Nova 300", "MONOCHROME1", 236.0, 1.15, 0.5, 0.010, (1700, 3300)),
-    Detector("SYNTHETIC Cedar Medical", "Phantom Terra S", "MONOCHROME2", 246.0, 0.9, 0.1, 0.012, (1800, 3400)),
+    Detector("SYNTHETIC Aurelia Imaging", "Phantom Alba 1", "MONOCHROME2", 240.0, 1.0, 0.25, 0.008, (2000, 3900)),
+    Detector("SYNTHETIC Borealis X-Ray", "Phantom Nova 300", "MONOCHROME1", 236.0, 1.15, 0.5, 0.010, (1900, 3700)),
+    Detector("SYNTHETIC Cedar Medical", "Phantom Terra S", "MONOCHROME2", 246.0, 0.9, 0.1, 0.012, (1950, 3800)),
 )
 
 

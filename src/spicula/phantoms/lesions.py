@@ -13,8 +13,9 @@ from spicula.phantoms.streams import stream
 from spicula.phantoms.types import Floats, View
 from spicula.phantoms.woman import Lesion, Speck, Woman
 
-#: The box holds every pixel with at least this share of the lesion's highest attenuation.
-IN_BOX = 0.05
+#: A lesion's box holds every pixel with at least this share of its highest attenuation. The thin ends of spicules may
+#: stick out of it; among calcifications, the faintest still lie in it.
+IN_BOX = {"mass": 0.2, "calcification": 0.05}
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ def fit(stamp: Stamp, thickness: Floats) -> Stamp:
     return Stamp(part * thickness[top:bottom, left:right], (top, left))
 
 
-def bounding_box(stamp: Stamp, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def bounding_box(lesion: Lesion, stamp: Stamp, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return x0, y0, x1, y1 of the visible part of a lesion in an image of `size` (rows, columns), see `IN_BOX`.
 
     One pixel is added all around, for the blur of the detector.
     """
-    visible = stamp.attenuation > IN_BOX * stamp.attenuation.max()
+    visible = stamp.attenuation > IN_BOX[lesion.finding] * stamp.attenuation.max()
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
     row, column = stamp.corner
     x0, x1 = column + int(columns[0]) - 1, column + int(columns[-1]) + 2

@@ -29,9 +29,9 @@ _LEVEL: dict[Density, float] = {"A": -2.1, "B": -1.1, "C": -0.1, "D": 1.1}
 
 def gland_volume(woman: Woman, side: Side) -> Floats:
     """Return the glandular share (0 to 1) of every voxel of one breast, shape (DEPTH, ACROSS, ACROSS)."""
-    spacing = (woman.depth_mm / DEPTH, *2 * (2 * REACH * woman.half_width_mm / ACROSS,))
-    # stretched towards the nipple, as ducts and lobes are
-    stretched = (spacing[0] / 2.0, spacing[1], spacing[2])
+    across_mm = 2 * REACH * woman.half_width_mm / ACROSS
+    # half the true distance along axis 0: texture is stretched towards the nipple, as ducts and lobes are
+    stretched = (woman.depth_mm / DEPTH / 2, across_mm, across_mm)
     shape, band = (DEPTH, ACROSS, ACROSS), (0.006, 10.0)
     both = field(stream(*woman.key, "gland"), shape, stretched, band)
     own = field(stream(*woman.key, side, "gland"), shape, stretched, band)
@@ -112,7 +112,6 @@ def _ball() -> Floats:
 def _cone() -> Floats:
     """How likely tissue is glandular, by place: highest behind the nipple and in the upper outer quadrant."""
     depth, lateral, superior = _axes()
-    # a ball behind the nipple that a funnel connects to it
     ball = ((depth - 0.4) / 0.55) ** 2 + (lateral - 0.08) ** 2 / 0.42 + (superior - 0.08) ** 2 / 0.42
     wall = np.clip((0.16 - depth) / 0.16, 0.0, None)  # fat lies between gland and muscle
     cone: Floats = (1.0 - 2.0 * ball - 1.2 * wall).astype(np.float32)

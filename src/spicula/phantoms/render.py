@@ -14,7 +14,7 @@ from spicula.phantoms.outline import NIPPLE_RADIUS_MM, Outline, draw_outline
 from spicula.phantoms.strands import draw_strands
 from spicula.phantoms.streams import stream
 from spicula.phantoms.types import Floats, Side, View
-from spicula.phantoms.woman import Woman
+from spicula.phantoms.woman import Lesion, Woman
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ def render(
     attenuation, share = _tissue(
         woman, side, view, outline=outline, depth_mm=depth_mm, thickness=thickness, volume=volume, spacing=spacing
     )
-    stamps = {number: fit(stamp, thickness) for number, stamp in _lesions(woman, side, view, outline, spacing)}
+    stamps = [(lesion, fit(stamp, thickness)) for lesion, stamp in _lesions(woman, side, view, outline, spacing)]
     specks = [fit(stamp, thickness) for stamp in _specks(woman, side, view, outline, spacing)]
-    for stamp in [*specks, *(stamps.values() if lesions else ())]:
+    for stamp in [*specks, *(stamp for _, stamp in stamps if lesions)]:
         row, column = stamp.corner
         rows_seen, columns_seen = stamp.attenuation.shape
         attenuation[row : row + rows_seen, column : column + columns_seen] += stamp.attenuation
     pixels = np.full(size, AIR, np.uint16)
     pixels[:, :used] = present(detector, attenuation, breast, stream(*woman.key, side, view, "noise"))
-    boxes = {number: bounding_box(stamp, size) for number, stamp in stamps.items()}
+    boxes = {lesion.number: bounding_box(lesion, stamp, size) for lesion, stamp in stamps}
     if side == "R":
         pixels = np.ascontiguousarray(pixels[:, ::-1])
         boxes = {number: (columns - x1, y0, columns - x0, y1) for number, (x0, y0, x1, y1) in boxes.items()}
@@ -132,11 +132,11 @@ def _add_muscle(tissue: Floats, rng: np.random.Generator, muscle_mm: Floats, spa
     tissue += behind * (np.float32(rng.uniform(0.2, 0.32)) + np.clip(inside, 0, 40) * np.float32(0.003) + fibres)
 
 
-def _lesions(woman: Woman, side: Side, view: View, outline: Outline, spacing: float) -> Iterator[tuple[int, Stamp]]:
+def _lesions(woman: Woman, side: Side, view: View, outline: Outline, spacing: float) -> Iterator[tuple[Lesion, Stamp]]:
     for lesion in woman.lesions:
         if lesion.side == side:
             centre = parenchyma.lesion_place(lesion.place, view, outline)
-            yield lesion.number, draw_lesion(woman, lesion, view, centre, spacing)
+            yield lesion, draw_lesion(woman, lesion, view, centre, spacing)
 
 
 def _specks(woman: Woman, side: Side, view: View, outline: Outline, spacing: float) -> list[Stamp]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spicula import RESEARCH_NOTICE
-from spicula.evaluation.findings import merged
-from spicula.study.folder import Outcome
+from spicula.evaluation import findings, wording
+from spicula.study.folder import Outcome, read_recipe
 
 _COLUMNS = (
     ("AUC", ("auc",)),
@@ -28,7 +28,8 @@ def text(outcome: Outcome) -> str:
         "",
         *_aligned(rows),
         "",
-        *(f"Note: {warning}" for warning in merged(metrics["warnings"])),
+        *_answers(outcome),
+        *(f"Note: {warning}" for warning in findings.merged(metrics["warnings"])),
     ]
     if outcome.rejected:
         lines.append(f"{outcome.rejected} files were rejected: {outcome.out / 'rejected.parquet'}")
@@ -63,6 +64,15 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "warnings": outcome.metrics["warnings"],
         "notice": RESEARCH_NOTICE,
     }
+
+
+def _answers(outcome: Outcome) -> list[str]:
+    """The questions that the models pose, each answered at image level, as in the report."""
+    models = {s.name: {"line": s.line, "settings": s.model_dump()} for s in read_recipe(outcome.out).models}
+    answers = [
+        wording.answer(question, outcome.metrics["comparisons"], ["image"]) for question in findings.questions(models)
+    ]
+    return [f"{one.question} {one.short}. {one.sentences[0]}" for one in answers]
 
 
 def _cell(model: Mapping[str, Any], title: str, keys: Sequence[str]) -> str:
