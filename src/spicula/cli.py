@@ -126,13 +126,34 @@ def _describe_phantom(command: argparse.ArgumentParser) -> None:
     command.add_argument("--exams", metavar="N", type=_positive, required=True, help="how many exams, four views each")
     command.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to make them in")
     command.add_argument("--seed", metavar="N", type=int, default=0, help="another seed gives other women (default 0)")
+    command.add_argument(
+        "--density", choices=tuple("ABCD"), help="of all breasts (default: as in a screened population)"
+    )
+    command.add_argument(
+        "--prevalence",
+        metavar="P",
+        type=float,
+        default=0.5,
+        help="share of women with a malignant lesion (default 0.5)",
+    )
+    command.add_argument(
+        "--size", metavar="PX", type=_positive, nargs=2, default=(1024, 832), help="rows and columns (default 1024 832)"
+    )
     command.add_argument("--jobs", metavar="N", type=_positive, help="processes (default: one a core)")
 
 
 def _phantom(options: argparse.Namespace) -> int:
     from spicula.phantoms import make_exams
 
-    folder = make_exams(options.to, options.exams, seed=options.seed, jobs=options.jobs)
+    folder = make_exams(
+        options.to,
+        options.exams,
+        seed=options.seed,
+        size=tuple(options.size),
+        jobs=options.jobs,
+        prevalence=options.prevalence,
+        density=options.density,
+    )
     print(f"{folder}: {options.exams} synthetic exams")
     return 0
 

@@ -13,7 +13,7 @@ from spicula import index, predictions
 from spicula.catalog.types import Dataset
 from spicula.evaluation.evaluate import evaluate
 from spicula.evaluation.mistakes import to_explain
-from spicula.evaluation.report import NearDuplicate, ReportInput
+from spicula.evaluation.report_input import NearDuplicate, ReportInput
 from spicula.imaging.preprocess import Preprocess
 from spicula.imaging.store import build_store
 

@@ -13,7 +13,7 @@ NORMAL, ABNORMAL = [33, 6, 6, 11, 2], [3, 2, 2, 11, 33]
 
 
 def test_delong_gives_the_published_area_error_and_limits():
-    """The area is the paper's; its standard error and limits are Stata's for these ratings (roctab, DeLong's method)."""
+    """The area is the paper's; its standard error and limits are Stata's for these ratings (roctab, DeLong)."""
     labels = np.repeat([0, 1], [sum(NORMAL), sum(ABNORMAL)])
     ratings = np.r_[np.repeat(range(1, 6), NORMAL), np.repeat(range(1, 6), ABNORMAL)].astype(float)
     areas, covariance = delong(labels, [ratings])

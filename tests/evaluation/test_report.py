@@ -13,7 +13,8 @@ from report_example import CANARY, SETTINGS, make
 import spicula
 from spicula import index
 from spicula.errors import SpiculaError
-from spicula.evaluation.report import NearDuplicate, ReportInput, render, write_report
+from spicula.evaluation.report import render, write_report
+from spicula.evaluation.report_input import NearDuplicate, ReportInput
 from spicula.evaluation.wording import Question
 
 SECTIONS = (

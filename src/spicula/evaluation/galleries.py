@@ -2,16 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from spicula.evaluation import mistakes, tables, wording
 from spicula.evaluation.mistakes import Called
 from spicula.evaluation.pictures import Album, Picture, heat_scale
-
-if TYPE_CHECKING:
-    from spicula.evaluation.report import NearDuplicate, ReportInput
+from spicula.evaluation.report_input import NearDuplicate, ReportInput
 
 #: Example images of each class.
 EXAMPLES = 6
@@ -21,7 +19,7 @@ PAIRS_SHOWN = 6
 _KINDS = {"missed": "Missed", "false alarm": "False alarm", "found": "Found", "passed": "Rightly passed"}
 
 
-def examples(data: "ReportInput", album: Album, target: int) -> list[Picture]:
+def examples(data: ReportInput, album: Album, target: int) -> list[Picture]:
     """Images of a class, each of another patient as far as there are so many; the same ones every time."""
     rows = data.index.select(["image_id", "patient_id", "label", "target"]).to_pylist()
     rows = [row for row in rows if row["target"] == target and row["image_id"] in album]
@@ -37,7 +35,7 @@ def examples(data: "ReportInput", album: Album, target: int) -> list[Picture]:
     ]
 
 
-def confident_mistakes(data: "ReportInput", album: Album) -> list[dict[str, Any]]:
+def confident_mistakes(data: ReportInput, album: Album) -> list[dict[str, Any]]:
     """The mistakes on which each model was surest, as pictures; networks with what they looked at."""
     found = []
     for name in data.metrics["models"]:
@@ -53,7 +51,7 @@ def confident_mistakes(data: "ReportInput", album: Album) -> list[dict[str, Any]
 
 
 def _mistake(
-    one: Called, model: str, data: "ReportInput", album: Album, maps: Mapping[str, np.ndarray]
+    one: Called, model: str, data: ReportInput, album: Album, maps: Mapping[str, np.ndarray]
 ) -> tuple[Picture, Picture | None]:
     truth = data.classes[one.label]
     caption = (f"score {wording.number(one.score)}", f"truth: {truth}", one.image_id)
@@ -64,7 +62,7 @@ def _mistake(
     return plain, album.show(one.image_id, f"Grad-CAM of {model} over image {one.image_id}", (), maps[one.image_id])
 
 
-def cams(data: "ReportInput", cards: Sequence[tables.ModelCard], album: Album) -> dict[str, Any]:
+def cams(data: ReportInput, cards: Sequence[tables.ModelCard], album: Album) -> dict[str, Any]:
     """The same images as every network saw them."""
     networks = [card.name for card in cards if card.line != "linear"]
     asked = [name for name in networks if data.cams.get(name)]
@@ -88,19 +86,19 @@ def cams(data: "ReportInput", cards: Sequence[tables.ModelCard], album: Album) -
     }
 
 
-def _overlay(one: Called, model: str, data: "ReportInput", album: Album) -> Picture:
+def _overlay(one: Called, model: str, data: ReportInput, album: Album) -> Picture:
     heat = data.cams[model][one.image_id]
     caption = (f"score {wording.number(one.score)}", _KINDS[one.kind].lower(), *_if_empty(heat, data))
     alt = f"Grad-CAM of {model} over image {one.image_id}, score {one.score:.3f}"
     return album.show(one.image_id, alt, caption, heat)
 
 
-def _if_empty(heat: np.ndarray, data: "ReportInput") -> tuple[str, ...]:
+def _if_empty(heat: np.ndarray, data: ReportInput) -> tuple[str, ...]:
     """What to say under a heatmap that shows nothing, so that nobody takes it for a fault."""
     return () if heat.any() else (f"nothing spoke for {data.classes[1]}",)
 
 
-def pairs(near: Sequence["NearDuplicate"], side_of: Mapping[str, str | None], album: Album) -> list[list[Picture]]:
+def pairs(near: Sequence[NearDuplicate], side_of: Mapping[str, str | None], album: Album) -> list[list[Picture]]:
     """The nearest of the near-duplicates, side by side."""
     shown = [pair for pair in near if pair.first in album and pair.second in album][:PAIRS_SHOWN]
     return [

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -10,15 +10,13 @@ from spicula.curate.strata import sides_of
 from spicula.evaluation import figures, findings, galleries, results, tables, wording
 from spicula.evaluation.figures import Style
 from spicula.evaluation.pictures import Album
-
-if TYPE_CHECKING:
-    from spicula.evaluation.report import ReportInput
+from spicula.evaluation.report_input import ReportInput
 
 #: Rows of a list that may be very long; what is beyond is counted.
 LISTED = 100
 
 
-def assemble(data: "ReportInput") -> dict[str, Any]:
+def assemble(data: ReportInput) -> dict[str, Any]:
     """Return everything the templates need, by section."""
     names = list(data.metrics["models"])
     cards = [tables.model_card(name, data.runs[name]) for name in names]
@@ -46,7 +44,7 @@ def assemble(data: "ReportInput") -> dict[str, Any]:
     }
 
 
-def summary(data: "ReportInput", cards: Sequence[tables.ModelCard], looks: Mapping[str, Style]) -> dict[str, Any]:
+def summary(data: ReportInput, cards: Sequence[tables.ModelCard], looks: Mapping[str, Style]) -> dict[str, Any]:
     """The first thing read: the headline, the questions' answers, one figure, and what weakens them."""
     metrics, levels = data.metrics, results.levels_of(data.metrics)
     told = levels[:2]  # images, and patients by their mean: the other levels stand in the tables
@@ -68,7 +66,7 @@ def summary(data: "ReportInput", cards: Sequence[tables.ModelCard], looks: Mappi
     }
 
 
-def material(data: "ReportInput", album: Album) -> dict[str, Any]:
+def material(data: ReportInput, album: Album) -> dict[str, Any]:
     """What data: counts by side, class and patient, and example images."""
     sides = tables.sides(data.index)
     labels = sorted({label for side in sides for label in side.labels})
@@ -92,7 +90,7 @@ def training(cards: Sequence[tables.ModelCard], looks: Mapping[str, Style]) -> d
     return {"figures": drawn, "without": [card.name for card in cards if card not in with_epochs]}
 
 
-def checks(data: "ReportInput", album: Album) -> dict[str, Any]:
+def checks(data: ReportInput, album: Album) -> dict[str, Any]:
     """Near-duplicates across the sides, and the files that could not be used."""
     side_of = dict(zip(data.index["image_id"].to_pylist(), sides_of(data.index), strict=True))
     near = sorted(data.near_duplicates, key=lambda pair: (pair.distance, pair.first, pair.second))
@@ -106,7 +104,7 @@ def checks(data: "ReportInput", album: Album) -> dict[str, Any]:
     }
 
 
-def provenance(data: "ReportInput", cards: Sequence[tables.ModelCard]) -> dict[str, Any]:
+def provenance(data: ReportInput, cards: Sequence[tables.ModelCard]) -> dict[str, Any]:
     """Exact settings of every model, digests and versions."""
     versions = dict(data.versions)
     for card in cards:

@@ -14,7 +14,8 @@ from spicula.catalog import class_names, get
 from spicula.curate.similarity import near_duplicates, perceptual_hashes
 from spicula.evaluation.gradcam import explain
 from spicula.evaluation.mistakes import to_explain
-from spicula.evaluation.report import NearDuplicate, ReportInput, write_report
+from spicula.evaluation.report import write_report
+from spicula.evaluation.report_input import NearDuplicate, ReportInput
 from spicula.models import registry
 from spicula.models.settings import NetworkSettings
 from spicula.progress import progress
