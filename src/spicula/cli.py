@@ -184,23 +184,23 @@ def _describe_study(command: argparse.ArgumentParser) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from spicula import recipe, study
+    from spicula import study
 
-    outcome = study.run(
-        recipe.load(options.recipe, options.set),
-        options.data,
-        options.out,
-        image_split=options.split == "image",
-        device=options.device,
-        jobs=options.jobs,
-    )
-    return _print_outcome(outcome, options.json)
+    return _print_outcome(_call(study.run, options), options.json)
 
 
 def _train(options: argparse.Namespace) -> int:
-    from spicula import recipe, study
+    from spicula import study
 
-    runs = study.train(
+    runs = [str(run) for run in _call(study.train, options)]
+    return _print_json({"runs": runs}) if options.json else _print_line("\n".join(runs))
+
+
+def _call(step: Callable[..., Any], options: argparse.Namespace) -> Any:
+    """Call a step that takes a recipe and data."""
+    from spicula import recipe
+
+    return step(
         recipe.load(options.recipe, options.set),
         options.data,
         options.out,
@@ -208,11 +208,6 @@ def _train(options: argparse.Namespace) -> int:
         device=options.device,
         jobs=options.jobs,
     )
-    if options.json:
-        return _print_json({"runs": [str(run) for run in runs]})
-    for run in runs:
-        print(run)
-    return 0
 
 
 def _describe_step(command: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ def test_every_dataset_says_where_it_comes_from_and_is_documented():
             assert dataset.source.startswith("http")
             assert dataset.citation
             assert dataset.archives
-    for name in ("mini-mias", "breakhis", "idc-patches", "folder"):
+    for name in ("mini-mias", "breakhis", "idc-patches", "folder", "phantom"):
         text = (DOCS / f"{name}.md").read_text()
         parts = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
         assert parts == [
