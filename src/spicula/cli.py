@@ -283,7 +283,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _describe_demo(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", metavar="DIR", type=Path, default=Path("demo-out"), help="default: demo-out")
-    command.add_argument("--exams", metavar="N", type=_positive, default=80, help="synthetic exams (default 80)")
+    command.add_argument("--exams", metavar="N", type=_positive, default=200, help="synthetic exams (default 200)")
 
 
 def _demo(options: argparse.Namespace) -> int:
