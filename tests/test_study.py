@@ -235,7 +235,7 @@ def test_kill_in_mid_training_then_the_same_command_gives_the_same_metrics(study
     assert not (out / "metrics.json").exists()
     subprocess.run(words, check=True, capture_output=True)
     undisturbed = tmp_path / "u"
-    subprocess.run([*words[:7], str(undisturbed), *words[8:]], check=True, capture_output=True)
+    subprocess.run([*words[:8], str(undisturbed), *words[9:]], check=True, capture_output=True)
     assert json.loads((out / "metrics.json").read_text()) == json.loads((undisturbed / "metrics.json").read_text())
 
 

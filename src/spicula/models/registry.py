@@ -10,6 +10,9 @@ from spicula.models.settings import NetworkSettings
 if TYPE_CHECKING:
     from spicula.models.classifier import Classifier
 
+#: (rows, columns) that any network of the libraries is made for.
+_ANY_SIZE = (224, 224)
+
 
 def create(
     settings: NetworkSettings, size: tuple[int, int], channels: int, classes: int, pretrained: bool = True
@@ -42,10 +45,11 @@ def create(
 
 
 def check(settings: NetworkSettings) -> None:
-    """Find out whether a network and its weights file exist, before hours are spent on the way to it.
+    """Find out whether a network and its weights can be had, before hours are spent on the way to it.
 
     Raises:
         UsageError: no such network, or no such weights file.
+        SpiculaError: the hub does not answer.
     """
     if settings.line == "cnn":
         return
@@ -58,6 +62,8 @@ def check(settings: NetworkSettings) -> None:
     from spicula.models import pretrained as published
 
     published.find(settings.line)
+    if settings.weights == "hub":  # fetched now, and found on disk when training comes to it
+        create(settings, _ANY_SIZE, 3, 2)
 
 
 def load(run: Path) -> "Classifier":
