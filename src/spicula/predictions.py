@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         pa.field("split", pa.string()),  # train, val or test: where the model had this image
         pa.field("fold", pa.int16()),  # which of k models, where there are folds
         pa.field("model", pa.string(), nullable=False),  # its name in the recipe
-        pa.field("model_digest", pa.string(), nullable=False),  # SHA-256 of its weights
+        pa.field("model_digest", pa.string(), nullable=False),  # SHA-256 of a run's weights, or of a bundle
     ]
 )
 

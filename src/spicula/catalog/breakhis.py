@@ -6,7 +6,7 @@ from typing import Any
 
 from spicula import index
 from spicula.catalog import breakhis_folds
-from spicula.catalog.tree import is_document, reject, rejected_table, walk, without_copies
+from spicula.catalog.tree import rejected_table, rows_by_name
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
 
 CLASSES = {"B": "benign", "M": "malignant"}
@@ -41,14 +41,7 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
         UsageError: the options do not go together, or the fold file cannot be read.
     """
     folds = breakhis_folds.read(options.get("folds_file"), options.get("fold"))
-    paths, rejected = without_copies(folder, (path for path in walk(folder) if not is_document(path)))
-    rows = []
-    for path in paths:
-        row = _parse(path)
-        if isinstance(row, str):
-            rejected.append(reject(path, row))
-        else:
-            rows.append(row)
+    rows, rejected = rows_by_name(folder, _parse)
     if folds is not None:
         rejected += breakhis_folds.assign(rows, folds)
     return Reading(index.from_rows(rows, folder), rejected_table(rejected))

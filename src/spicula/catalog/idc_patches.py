@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from spicula import index
-from spicula.catalog.tree import is_document, reject, rejected_table, walk, without_copies
+from spicula.catalog.tree import rejected_table, rows_by_name
 from spicula.catalog.types import CatalogOptions, Dataset, Reading
 
 CLASSES = ("negative", "idc")
@@ -19,14 +19,7 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
 
     The position of a patch in its slide stays in its `image_id` (`10253_idx5_x1351_y1101_class0`).
     """
-    paths, rejected = without_copies(folder, (path for path in walk(folder) if not is_document(path)))
-    rows = []
-    for path in paths:
-        row = _parse(path)
-        if isinstance(row, str):
-            rejected.append(reject(path, row))
-        else:
-            rows.append(row)
+    rows, rejected = rows_by_name(folder, _parse)
     return Reading(index.from_rows(rows, folder), rejected_table(rejected))
 
 

@@ -1,8 +1,9 @@
 """Walking a dataset's folder: every file once, in the same order everywhere."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -94,3 +95,26 @@ def is_text(path: str) -> bool:
 def rejected_table(rows: Iterable[Rejection]) -> pa.Table:
     """Return `spicula.index.REJECTED` with these rows."""
     return pa.Table.from_pylist(list(rows), schema=index.REJECTED)
+
+
+def rows_by_name(
+    folder: Path, parse: Callable[[str], dict[str, Any] | str]
+) -> tuple[list[dict[str, Any]], list[Rejection]]:
+    """Read a tree whose files say all in their names; documents are passed over, copies reported.
+
+    Args:
+        folder: the tree.
+        parse: takes a relative path, and returns its row of the Index, or what is wrong with it.
+
+    Returns:
+        Rows, and what was rejected.
+    """
+    paths, rejected = without_copies(folder, (path for path in walk(folder) if not is_document(path)))
+    rows = []
+    for path in paths:
+        row = parse(path)
+        if isinstance(row, str):
+            rejected.append(reject(path, row))
+        else:
+            rows.append(row)
+    return rows, rejected
