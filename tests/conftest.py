@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# These tests ask what comes out, never how long it took: machines are busy at times.
+settings.register_profile("spicula", deadline=None)
+settings.load_profile("spicula")
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def test_every_documented_command_parses(page):
 
 def test_every_command_is_in_the_readme():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name, *_ in cli._COMMANDS if f"`spicula {name}" not in text] == []
+    assert [one.name for one in cli.COMMANDS if f"`spicula {one.name}" not in text] == []
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ def one(**values):
         (one(sha256="abc"), r"64 hexadecimal digits"),
         (one(width=0), r"width 0"),
         (one(fold=-1), r"fold -1"),
+        (one(flags=["blurred"]), r"image i1 has flags \['blurred'\], which is not made of"),
         (one(pixel_spacing_mm=0.0), r"pixel_spacing_mm 0.0"),
         (one(colour="red"), r"the Index has no column colour"),
         (one(target="one"), r"a value does not fit the Index"),

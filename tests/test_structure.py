@@ -18,8 +18,10 @@ FLOW = (
     ("spicula.errors",),
     ("spicula.files", "spicula.progress", "spicula.silence"),
     ("spicula.index", "spicula.predictions", "spicula.headers"),
+    ("spicula.acquire", "spicula.deidentify"),
     ("spicula.catalog", "spicula.phantoms"),
     ("spicula.imaging",),
+    ("spicula.convert",),
     ("spicula.curate",),
     ("spicula.models",),
     ("spicula.training",),
@@ -33,7 +35,11 @@ FLOW = (
     ("spicula.__main__",),
 )
 #: Rooms of one group that must not know each other.
-STRANGERS = [("spicula.phantoms", "spicula.catalog"), ("spicula.catalog", "spicula.phantoms")]
+STRANGERS = [
+    ("spicula.phantoms", "spicula.catalog"),
+    ("spicula.catalog", "spicula.phantoms"),
+    ("spicula.catalog", "spicula.acquire"),
+]
 
 
 def modules() -> dict[str, Path]:

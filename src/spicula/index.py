@@ -25,6 +25,7 @@ LESION = pa.struct(
         pa.field("mask_path", pa.string()),  # relative to the Index's root; any non-zero pixel is lesion
         pa.field("finding", pa.string()),  # mass, calcification, ...: the dataset's own word
         pa.field("pathology", pa.string()),  # benign or malignant
+        pa.field("birads", pa.string()),  # of this lesion, as in the column of that name
     ]
 )
 
@@ -49,6 +50,8 @@ SCHEMA = pa.schema(
         pa.field("split", pa.string()),  # one of SPLITS
         pa.field("fold", pa.int16()),  # 0 to k - 1: the fold in which the image is a test image
         pa.field("lesions", pa.list_(LESION), nullable=False),
+        # what sets an image apart from a standard view for presentation: each one of FLAGS
+        pa.field("flags", pa.list_(pa.string()), nullable=False),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("bits", pa.int16()),  # stored bits a sample
@@ -66,16 +69,31 @@ REJECTED = pa.schema([pa.field("path", pa.string(), nullable=False), pa.field("r
 
 SPLITS = ("train", "val", "test")
 LATERALITIES = ("L", "R")
+#: What `flags` can hold: how an image was taken or made (DICOM PS3.3 C.8.11.7), and what it carries besides the breast.
+FLAGS = (
+    "for-processing",  # raw detector values, not made for reading (Presentation Intent Type)
+    "spot-compression",
+    "magnification",
+    "implant",  # an implant is in the image
+    "implant-displaced",  # Eklund view: the implant is pushed back
+    "other-modifier",  # another view modifier: cleavage, rolled, tangential, ...
+    "tomosynthesis-slice",
+    "synthetic-2d",  # computed from tomosynthesis
+    "specimen",
+    "partial-view",
+    "burned-in-annotation",  # the header says so
+    "overlay",  # the file carries an overlay plane, which is not part of the pixels
+)
 LESION_KINDS = ("box", "circle", "polygon", "mask", "unlocated")
 _COORDINATES = {"box": 4, "circle": 3, "mask": 0, "unlocated": 0}
 
 _ROOT_KEY = b"spicula.root"
 _VERSION_KEY = b"spicula.index"
-_VERSION = b"1"
+_VERSION = b"2"
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]], root: Path) -> pa.Table:
-    """Build an Index from dictionaries; a column that a row does not name is null (`frame` 0, `lesions` empty).
+    """Build an Index from dictionaries; a column that a row does not name is null (`frame` 0, lists empty).
 
     Raises:
         SpiculaError: a row breaks the schema; the message names the image and the value.
@@ -87,7 +105,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], root: Path) -> pa.Table:
             raise SpiculaError(
                 f"the Index has no column {', '.join(sorted(unknown))}; it has {', '.join(SCHEMA.names)}"
             )
-        full.append({"frame": 0, "lesions": [], **row})
+        full.append({"frame": 0, "lesions": [], "flags": [], **row})
     try:
         table = pa.Table.from_pylist(full, schema=SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
@@ -133,8 +151,11 @@ def read(path: Path, root: Path | None = None) -> pa.Table:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise SpiculaError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error
-    if _ROOT_KEY not in (table.schema.metadata or {}):
+    metadata = table.schema.metadata or {}
+    if _ROOT_KEY not in metadata:
         raise SpiculaError(f"{path} is a Parquet file but not an Index; make one with: spicula index")
+    if metadata.get(_VERSION_KEY) != _VERSION:
+        raise SpiculaError(f"{path} is an Index of another version of Spicula; make it again with: spicula index")
     return validate(with_root(table, root if root is not None else root_of(table)))
 
 
@@ -158,6 +179,7 @@ def validate(table: pa.Table) -> pa.Table:
     _check_nulls(table)
     _check_unique(table)
     _check_values(table)
+    _check_flags(table)
     _check_lesions(table)
     return table
 
@@ -209,6 +231,10 @@ def _first_bad(table: pa.Table, column: str, is_bad: Any, wanted: str) -> None:
         if value is not None and is_bad(value):
             image = table["image_id"][row].as_py()
             raise SpiculaError(f"not an Index: image {image} has {column} {value!r}, which is not {wanted}")
+
+
+def _check_flags(table: pa.Table) -> None:
+    _first_bad(table, "flags", lambda flags: not set(flags) <= set(FLAGS), f"made of {FLAGS}")
 
 
 def _check_lesions(table: pa.Table) -> None:

@@ -69,7 +69,14 @@ def test_rows_of_a_miniature(films):
 def test_circles_have_their_y_from_the_top_and_lesions_without_a_place_are_kept(films):
     rows, _ = read(films())
     assert rows["mdb001"]["lesions"] == [
-        {"kind": "circle", "coordinates": [5, 6, 3], "mask_path": None, "finding": "CIRC", "pathology": "benign"}
+        {
+            "kind": "circle",
+            "coordinates": [5, 6, 3],
+            "mask_path": None,
+            "finding": "CIRC",
+            "pathology": "benign",
+            "birads": None,
+        }
     ]
     assert [(lesion["finding"], lesion["coordinates"]) for lesion in rows["mdb005"]["lesions"]] == [
         ("MISC", [2, 9, 1]),

@@ -55,6 +55,8 @@ class Dataset:
         layout: what a folder of it looks like, for the message when nothing is found.
         archives: glob patterns of the names that its archive files have.
         options: what `read` understands, by name.
+        expected: what the whole archive has by its official numbers, of "images", "patients" and "exams", so that a
+            part can be told from the whole; empty where there is no such number.
     """
 
     name: str
@@ -67,3 +69,4 @@ class Dataset:
     layout: str
     archives: tuple[str, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
+    expected: Mapping[str, int] = field(default_factory=dict)
