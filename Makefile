@@ -5,13 +5,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-with
+FULL_STAMP := $(VENV)/.installed-with-all
 
 .PHONY: help env demo test test-all lint format clean
 
 help:
 	@echo "make demo      synthetic exams, three classifiers, a report, a bundle, a prediction (minutes)"
 	@echo "make test      style, types, and the tests (under 15 minutes)"
-	@echo "make test-all  every test, the slow ones too"
+	@echo "make test-all  every test, the slow ones and those of optional libraries too"
 	@echo "make format    put the sources into the project's format"
 	@echo "make clean     remove the environment and what make demo wrote"
 
@@ -21,6 +22,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spicula needs Python 3.11 or later; say which with: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[train,dev]'
+	@touch $@
+
+$(FULL_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		torch -e '.[train,archives,formats,ray,peers,dev]'
 	@touch $@
 
 demo: $(STAMP)
@@ -34,7 +40,7 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/pytest -m "not slow"
 
-test-all: $(STAMP)
+test-all: $(FULL_STAMP)
 	$(BIN)/pytest
 
 format: $(STAMP)
