@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +153,12 @@ def test_no_tag_tells_whether_there_is_a_lesion(tmp_path):
         ]
         assert has_one == [prevalence == 1.0] * 2
     assert dumps[0] == dumps[1]
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (Debian package dicom3tools)")
+def test_an_independent_validator_finds_no_error(phantoms):
+    paths = sorted(phantoms.rglob("*.dcm"))
+    said = [subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False).stderr for path in paths]
+
+    assert all("MammographyImageForPresentation" in text for text in said)
+    assert [line for text in said for line in text.splitlines() if line.startswith("Error")] == []
