@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spicula.cli import main
 from spicula.deidentify import Pseudonyms
 from spicula.errors import SpiculaError, UsageError
 
@@ -90,3 +91,15 @@ def test_many_links_at_once(tmp_path):
 
     assert len(set(made)) == 3000
     assert pseudonyms.original_of(made[2999]) == "2999"
+
+
+def test_the_command_relink_says_what_a_pseudonym_stands_for(tmp_path, capsys):
+    path = tmp_path / "key"
+    pseudonym = Pseudonyms(path).of("patient", "4711")
+
+    assert main(["relink", str(path), pseudonym]) == 0
+    assert capsys.readouterr().out == f"{pseudonym}\t4711\n"
+    assert main(["relink", str(path), pseudonym, "P-NOBODY"]) == 1
+    assert "knows no pseudonym P-NOBODY" in capsys.readouterr().err
+    assert main(["relink", str(tmp_path / "none"), pseudonym]) == 2
+    assert not (tmp_path / "none").exists()

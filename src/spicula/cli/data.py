@@ -1,6 +1,7 @@
-"""The commands that end with data: datasets, download, index, convert, phantom."""
+"""The commands that end with data: datasets, download, index, convert, relink, phantom."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from spicula.cli.tools import Command, json_option, list_rejected, positive, print_json
@@ -206,6 +207,30 @@ def _convert(options: argparse.Namespace) -> int:
     return 1 if len(outcome.rejected) else 0
 
 
+# relink
+
+
+def _describe_relink(command: argparse.ArgumentParser) -> None:
+    command.add_argument("key_file", metavar="KEY", type=Path, help="the key file of a de-identification")
+    command.add_argument("pseudonyms", metavar="PSEUDONYM", nargs="+", help="of a patient, exam or image, or a UID")
+    json_option(command)
+
+
+def _relink(options: argparse.Namespace) -> int:
+    from spicula.deidentify import Pseudonyms
+
+    links = Pseudonyms.open(options.key_file)
+    found = {pseudonym: links.original_of(pseudonym) for pseudonym in options.pseudonyms}
+    if options.json:
+        print_json(found)
+    for pseudonym, original in found.items():
+        if original is None:
+            print(f"spicula: {options.key_file} knows no pseudonym {pseudonym}", file=sys.stderr)
+        elif not options.json:
+            print(f"{pseudonym}\t{original}")
+    return 1 if None in found.values() else 0
+
+
 # phantom
 
 
@@ -250,5 +275,6 @@ COMMANDS = (
     Command("download", "fetch an archive, checked and resumable", _describe_download, _download),
     Command("index", "read an archive and its metadata into one table", _describe_index, _index),
     Command("convert", "write images as PNG, shards or de-identified DICOM", _describe_convert, _convert),
+    Command("relink", "say which id a pseudonym stands for, by the private key file", _describe_relink, _relink),
     Command("phantom", "make synthetic four-view DICOM exams with known lesions", _describe_phantom, _phantom),
 )

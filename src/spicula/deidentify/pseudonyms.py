@@ -54,6 +54,17 @@ class Pseudonyms:
         self._secret = bytes.fromhex(row[0])
         self._known: set[tuple[Kind, str]] = set()
 
+    @classmethod
+    def open(cls, path: Path) -> "Pseudonyms":
+        """Open a key file that there is.
+
+        Raises:
+            UsageError: there is none, it is not a key file, or others can read it.
+        """
+        if not Path(path).is_file():
+            raise UsageError(f"no key file {path}; it is the one that was given to spicula convert --key-file")
+        return cls(path)
+
     def of(self, kind: Kind, original: str) -> str:
         """Return the pseudonym of an id, and keep the link.
 
