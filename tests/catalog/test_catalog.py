@@ -12,17 +12,21 @@ DOCS = Path(__file__).parents[2] / "docs" / "datasets"
 
 
 def test_every_dataset_says_where_it_comes_from_and_is_documented():
-    assert list(catalog.DATASETS) == ["mini-mias", "breakhis", "idc-patches", "folder", "phantom"]
+    assert list(catalog.DATASETS) == [
+        *("mini-mias", "breakhis", "idc-patches", "cbis-ddsm", "vindr-mammo", "inbreast", "cmmd"),
+        *("dicom", "exam-folders", "folder", "phantom"),
+    ]
     for name, dataset in catalog.DATASETS.items():
         assert dataset.name == name
         assert dataset.title and dataset.terms and dataset.layout
         assert len(set(dataset.classes)) == 2
         assert all(option.help.endswith(".") for option in dataset.options.values())
-        if name in ("mini-mias", "breakhis", "idc-patches"):
+        if name not in ("dicom", "exam-folders", "folder", "phantom"):
             assert dataset.source.startswith("http")
             assert dataset.citation
+        if name in ("mini-mias", "breakhis", "idc-patches", "vindr-mammo", "inbreast"):
             assert dataset.archives
-    for name in ("mini-mias", "breakhis", "idc-patches", "folder", "phantom"):
+    for name in catalog.DATASETS:
         text = (DOCS / f"{name}.md").read_text()
         parts = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
         assert parts == [

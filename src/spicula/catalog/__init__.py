@@ -8,7 +8,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from spicula.catalog import breakhis, build, folder, idc_patches, mini_mias, phantom
+from spicula.catalog import (
+    breakhis,
+    build,
+    cbis_ddsm,
+    cmmd,
+    exam_folders,
+    folder,
+    idc_patches,
+    inbreast,
+    mini_mias,
+    pacs,
+    phantom,
+    vindr_mammo,
+)
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
 from spicula.errors import UsageError
 
@@ -24,6 +37,12 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             mini_mias.DATASET,
             breakhis.DATASET,
             idc_patches.DATASET,
+            cbis_ddsm.DATASET,
+            vindr_mammo.DATASET,
+            inbreast.DATASET,
+            cmmd.DATASET,
+            pacs.DATASET,
+            exam_folders.DATASET,
             folder.DATASET,
             phantom.DATASET,
         )
@@ -70,10 +89,10 @@ def index_dataset(name: str, source: Path, unpack_to: Path, options: Mapping[str
 def class_names(name: str, table: pa.Table) -> tuple[str, str]:
     """Return the names of target 0 and target 1 in an Index of a dataset.
 
-    They are the dataset's own; for `folder`, the label of each side where it is one label.
+    They are the dataset's own; for `folder` and `dicom`, the label of each side where it is one label.
     """
     dataset = get(name)
-    if name != folder.DATASET.name:
+    if name not in (folder.DATASET.name, pacs.DATASET.name):
         return dataset.classes
     pairs = set(zip(table["target"].to_pylist(), table["label"].to_pylist(), strict=True))
     sides = [sorted(label for target, label in pairs if target == side) for side in (0, 1)]

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from spicula import files, index
-from spicula.catalog.archive import is_archive, unpack
+from spicula.archive import is_archive, unpack
+from spicula.catalog import dicomdir
 from spicula.catalog.tree import reject, rejected_table
 from spicula.catalog.types import Dataset, Option, Reading
 from spicula.errors import RejectedImageError, UsageError
@@ -24,7 +25,7 @@ _COLUMNS = ("width", "height", "bits", "photometric", "sha256")
 def build(dataset: Dataset, source: Path, unpack_to: Path, options: Mapping[str, Any]) -> Reading:
     """Return the Index of a dataset; see `spicula.catalog.index_dataset`."""
     _check_option_names(dataset, options)
-    source = Path(source)
+    source = dicomdir.folder_of(Path(source))
     if not source.exists():
         raise UsageError(f"no folder {source}; expected {dataset.layout}")
     archive = _find_archive(dataset, source)

@@ -1,19 +1,13 @@
 """Any folder of images: class sub-folders, or a CSV table with named columns."""
 
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spicula import headers, index
-from spicula.catalog import folder_table
+from spicula.catalog import choices, folder_table
 from spicula.catalog.tree import Rejection, is_document, is_text, reject, rejected_table, walk
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
 from spicula.errors import RejectedImageError, UsageError
-
-#: Labels that need no option `positive`: malignant is target 1.
-KNOWN_LABELS = ("benign", "malignant", "normal")
 
 #: Top-level folders that are sides of a split, where all of them are.
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -28,15 +22,15 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
     Raises:
         UsageError: an option is wrong, a column is not in the table, or it is not clear which label is target 1.
     """
-    pattern = _pattern(options.get("patient_pattern"))
+    pattern = choices.patient_pattern(DATASET.name, options.get("patient_pattern"))
     if options.get("table") is None:
         if options.get("columns") is not None:
             raise UsageError("folder: the option columns needs the option table, the CSV file that has them")
         rows, rejected = _read_class_folders(folder)
     else:
         rows, rejected = folder_table.read(folder, options["table"], options.get("columns"))
-    rows = _with_patients(rows, pattern, rejected)
-    is_positive = _positive_rule(rows, options.get("positive"))
+    rows = choices.with_patients(rows, pattern, rejected)
+    is_positive = choices.positive_rule(DATASET.name, rows, options.get("positive"))
     for row in rows:
         row["target"] = None if row["label"] is None else int(is_positive(row["label"]))
         row["dataset"] = DATASET.name
@@ -66,51 +60,6 @@ def _is_image(path: Path) -> bool:
     except RejectedImageError:
         return False
     return True
-
-
-def _pattern(text: Any) -> re.Pattern[str] | None:
-    if text is None:
-        return None
-    try:
-        pattern = re.compile(text)
-    except (re.error, TypeError) as error:
-        raise UsageError(f"folder: patient_pattern {text!r} is not a regular expression: {error}") from error
-    if pattern.groups != 1:
-        raise UsageError(f"folder: patient_pattern {text!r} has {pattern.groups} groups; it needs one, the patient")
-    return pattern
-
-
-def _with_patients(
-    rows: list[dict[str, Any]], pattern: re.Pattern[str] | None, rejected: list[Rejection]
-) -> list[dict[str, Any]]:
-    if pattern is None:
-        return rows
-    kept = []
-    for row in rows:
-        found = pattern.search(row["path"])
-        patient = row.get("patient_id") or (found[1] if found else None)
-        if patient:
-            kept.append({**row, "patient_id": patient})
-        else:
-            rejected.append(reject(row["path"], f"does not match patient_pattern {pattern.pattern!r}"))
-    return kept
-
-
-def _positive_rule(rows: Sequence[Mapping[str, Any]], positive: Any) -> Callable[[str], bool]:
-    labels = sorted({row["label"] for row in rows if row["label"] is not None})
-    found = ", ".join(labels)
-    if positive is not None:
-        wanted = [positive] if isinstance(positive, str) else list(positive)
-        unknown = [str(label) for label in wanted if label not in labels]
-        if labels and unknown:
-            raise UsageError(f"folder: positive names {', '.join(unknown)}, but the labels are {found}")
-        return lambda label: label in wanted
-    if labels and {label.lower() for label in labels} <= set(KNOWN_LABELS):
-        return lambda label: label.lower() == "malignant"
-    if labels:
-        example = os.fspath(labels[-1])
-        raise UsageError(f'folder: which of the labels {found} is to be found? Say so: positive = "{example}"')
-    return lambda label: False
 
 
 DATASET = Dataset(

@@ -88,7 +88,7 @@ def read(root: Path, table: Path, columns: Mapping[str, str] | None) -> tuple[li
     Raises:
         UsageError: the table cannot be read, or has no such column.
     """
-    names, lines = _lines(table)
+    names, lines = read_lines("folder", table)
     mapping = _mapping(table, names, columns)
     base = table.parent if table.parent.absolute().is_relative_to(root.absolute()) else root
     rows: list[dict[str, Any]] = []
@@ -104,32 +104,37 @@ def read(root: Path, table: Path, columns: Mapping[str, str] | None) -> tuple[li
     return rows, rejected
 
 
-def _lines(table: Path) -> tuple[list[str], Iterator[tuple[int, dict[str | None, Any]]]]:
+def read_lines(dataset: str, table: Path) -> tuple[list[str], Iterator[tuple[int, dict[str | None, Any]]]]:
+    """Return the names of a CSV table's columns, and its lines: number in the file, and values by column.
+
+    Raises:
+        UsageError: it cannot be read or is no CSV; the message begins with the dataset's name.
+    """
     try:
         text = table.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UsageError(f"folder: cannot read the table {table}: {error.strerror}") from error
+        raise UsageError(f"{dataset}: cannot read the table {table}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"folder: the table {table} is not in UTF-8; save it as such") from error
+        raise UsageError(f"{dataset}: the table {table} is not in UTF-8; save it as such") from error
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in reader.fieldnames or ()]
     except csv.Error as error:
-        raise UsageError(f"folder: the table {table} is not CSV: {error}") from error
+        raise UsageError(f"{dataset}: the table {table} is not CSV: {error}") from error
     if len(set(names)) < len(names):
-        raise UsageError(f"folder: the table {table} has two columns of one name: {', '.join(names)}")
+        raise UsageError(f"{dataset}: the table {table} has two columns of one name: {', '.join(names)}")
     reader.fieldnames = names
-    return names, _numbered(table, reader)
+    return names, _numbered(dataset, table, reader)
 
 
-def _numbered(table: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict[str | None, Any]]]:
+def _numbered(dataset: str, table: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict[str | None, Any]]]:
     try:
         for values in reader:
-            yield reader.line_num, dict(values)
+            yield reader.reader.line_num, dict(values)
     except csv.Error as error:
-        raise UsageError(f"folder: the table {table} is not CSV: line {reader.line_num}: {error}") from error
+        raise UsageError(f"{dataset}: the table {table} is not CSV: line {reader.reader.line_num}: {error}") from error
 
 
 def _mapping(table: Path, names: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:

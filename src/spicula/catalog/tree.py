@@ -11,7 +11,10 @@ from spicula import index
 from spicula.progress import progress
 
 #: What lies beside images in archives; other files that an adapter does not know are reported.
-_DOCUMENTS = (".txt", ".md", ".pdf", ".csv", ".json", ".xls", ".xlsx", ".sh", ".py", ".html", ".gz", ".tgz", ".zip")
+_DOCUMENTS = (
+    *(".txt", ".md", ".pdf", ".csv", ".json", ".xls", ".xlsx", ".parquet", ".tcia"),
+    *(".sh", ".py", ".html", ".gz", ".tgz", ".zip"),
+)
 _DOCUMENT_NAMES = ("readme", "licence", "license", "thumbs.db")
 
 Rejection = dict[str, str]

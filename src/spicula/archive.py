@@ -88,6 +88,23 @@ def unpack(archive: Path, unpack_to: Path, limits: Limits = LIMITS) -> Path:
     return folder
 
 
+def unpack_into(archive: Path, folder: Path, limits: Limits = LIMITS) -> None:
+    """Unpack an archive into an empty folder, which is the caller's to sync, to rename, or to remove where this fails.
+
+    Args:
+        archive: a zip, tar or tar.gz file, recognised by content.
+        folder: an empty one.
+        limits: what is refused.
+
+    Raises:
+        SpiculaError: as `unpack` does.
+        OSError: a file cannot be written.
+    """
+    writer = _Writer(archive, folder, limits)
+    for member in _members(archive, limits)[0]:
+        writer.write(member)
+
+
 def _unpack_anew(archive: Path, folder: Path, limits: Limits) -> None:
     prefix = f".part-{folder.name}-"
     for leftover in folder.parent.glob(f"{prefix}*"):  # of a run that was killed: the lock says that none is at work
