@@ -8,7 +8,7 @@ from pydicom.fileset import FileSet
 from pydicom.uid import ExplicitVRLittleEndian
 
 from spicula import catalog
-from spicula.catalog import dicomdir
+from spicula.catalog.pacs import dicomdir
 
 
 def read(folder):

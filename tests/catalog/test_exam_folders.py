@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spicula import catalog
-from spicula.catalog.exam_files import parse
+from spicula.catalog.exam_folders.exam_files import parse
 from spicula.errors import UsageError
 
 VIEWS = ("L_CC", "R_CC", "L_MLO", "R_MLO")

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from spicula.catalog import exam_list
+from spicula.catalog.exam_folders import exam_list
 from spicula.errors import SpiculaError
 
 ENTRY = {"horizontal_flip": "NO", "L-CC": ["0_L_CC"], "R-CC": ["0_R_CC"], "L-MLO": ["0_L_MLO"], "R-MLO": ["0_R_MLO"]}

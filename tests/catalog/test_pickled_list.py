@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spicula.catalog import pickled_list
+from spicula.catalog.exam_folders import pickled_list
 from spicula.errors import SpiculaError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -268,7 +268,7 @@ def test_any_damage_is_data_or_a_refusal(value, draw):
 def test_nothing_was_called():
     code = (
         "import sys, pickle\n"
-        "from spicula.catalog import pickled_list\n"
+        "from spicula.catalog.exam_folders import pickled_list\n"
         "def no(event, arguments):\n"
         "    assert event != 'pickle.find_class' and event != 'os.system', event\n"
         "sys.addaudithook(no)\n"

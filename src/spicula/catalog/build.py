@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from spicula import files, index
 from spicula.archive import is_archive, unpack
-from spicula.catalog import dicomdir
+from spicula.catalog.pacs import dicomdir
 from spicula.catalog.tree import reject, rejected_table
 from spicula.catalog.types import Dataset, Option, Reading
 from spicula.errors import RejectedImageError, UsageError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spicula.catalog.folder_table import CONVERTERS, read_lines
+from spicula.catalog.folder.table import CONVERTERS, read_lines
 from spicula.catalog.tree import Rejection, reject
 from spicula.errors import UsageError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from spicula import headers
-from spicula.catalog.exam_list import Side
+from spicula.catalog.exam_folders.exam_list import Side
 from spicula.catalog.tree import Rejection, is_document, is_text, reject
 from spicula.errors import RejectedImageError
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from spicula.catalog import pickled_list
+from spicula.catalog.exam_folders import pickled_list
 from spicula.errors import SpiculaError
 
 Side = Literal["L", "R"]

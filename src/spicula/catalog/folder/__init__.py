@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from spicula import headers, index
-from spicula.catalog import choices, folder_table
+from spicula.catalog import choices
+from spicula.catalog.folder import table as tables
 from spicula.catalog.tree import Rejection, is_document, is_text, reject, rejected_table, walk
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
 from spicula.errors import RejectedImageError, UsageError
@@ -28,7 +29,7 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
             raise UsageError("folder: the option columns needs the option table, the CSV file that has them")
         rows, rejected = _read_class_folders(folder)
     else:
-        rows, rejected = folder_table.read(folder, options["table"], options.get("columns"))
+        rows, rejected = tables.read(folder, options["table"], options.get("columns"))
     rows = choices.with_patients(rows, pattern, rejected)
     is_positive = choices.positive_rule(DATASET.name, rows, options.get("positive"))
     for row in rows:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spicula import files, headers, index
-from spicula.catalog import choices, dicomdir, mammograms, pacs_labels
+from spicula.catalog import choices
 from spicula.catalog.dicom_header import equipment, read_many, read_view, text
+from spicula.catalog.pacs import dicomdir, mammograms
+from spicula.catalog.pacs import labels as given_labels
 from spicula.catalog.tree import Rejection, is_document, is_text, reject, rejected_table, walk
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
 from spicula.errors import UsageError
@@ -29,7 +31,7 @@ class _Export:
     """What was gathered so far."""
 
     ids: Ids
-    labels: pacs_labels.Labels | None
+    labels: given_labels.Labels | None
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     paths: dict[str, str] = field(default_factory=dict)  # SOP instance UID -> path
@@ -49,7 +51,7 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
     table, columns = options.get("labels"), options.get("columns")
     if table is None and (columns is not None or options.get("positive") is not None):
         raise UsageError("dicom: the options columns and positive need the option labels, the CSV file")
-    export = _Export(ids, None if table is None else pacs_labels.read(table, columns))
+    export = _Export(ids, None if table is None else given_labels.read(table, columns))
     paths, export.rejected = _files(folder)
     for path, header in read_many(folder, paths):
         problem = header if isinstance(header, str) else _add(folder, path, header, export)

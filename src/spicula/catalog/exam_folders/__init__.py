@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from spicula import index
-from spicula.catalog import choices, exam_files, exam_list
-from spicula.catalog.exam_files import Files, Mask, NamedView
-from spicula.catalog.exam_list import Exam, Label, Side
+from spicula.catalog import choices
+from spicula.catalog.exam_folders import exam_files, exam_list
+from spicula.catalog.exam_folders.exam_files import Files, Mask, NamedView
+from spicula.catalog.exam_folders.exam_list import Exam, Label, Side
 from spicula.catalog.tree import Rejection, reject, rejected_table, walk
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
 from spicula.errors import SpiculaError, UsageError

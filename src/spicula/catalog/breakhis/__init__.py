@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from spicula import index
-from spicula.catalog import breakhis_folds
+from spicula.catalog.breakhis import folds as official
 from spicula.catalog.tree import rejected_table, rows_by_name
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
 
@@ -40,10 +40,10 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
     Raises:
         UsageError: the options do not go together, or the fold file cannot be read.
     """
-    folds = breakhis_folds.read(options.get("folds_file"), options.get("fold"))
+    folds = official.read(options.get("folds_file"), options.get("fold"))
     rows, rejected = rows_by_name(folder, _parse)
     if folds is not None:
-        rejected += breakhis_folds.assign(rows, folds)
+        rejected += official.assign(rows, folds)
     return Reading(index.from_rows(rows, folder), rejected_table(rejected))
 
 
