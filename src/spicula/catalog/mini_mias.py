@@ -211,4 +211,5 @@ DATASET = Dataset(
     options={
         "info": Option("The table Info.txt, where it does not lie with the images.", is_path=True, beside="Info.txt")
     },
+    expected={"images": 322, "patients": 161},
 )

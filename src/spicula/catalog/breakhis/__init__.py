@@ -113,4 +113,5 @@ DATASET = Dataset(
         ),
         "fold": Option("Which official fold, 1 to 5; its train and test sides become the split."),
     },
+    expected={"images": 7_909, "patients": 82},
 )
