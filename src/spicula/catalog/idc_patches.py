@@ -62,5 +62,5 @@ DATASET = Dataset(
     layout="IDC_regular_ps50_idx5.zip, or its tree unpacked: "
     "<patient>/<class>/<patient>_idx5_x<X>_y<Y>_class<class>.png",
     archives=("IDC_regular*.zip", "IDC_regular*.tar.gz"),
-    expected={"images": 277_524},
+    expected={"images": 277_524, "patients": 279},
 )
