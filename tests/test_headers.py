@@ -252,7 +252,7 @@ def test_malformed_dicom_is_a_refusal_without_patient_data(tmp_path, body):
 
 
 def test_header_of_endless_elements_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(headers, "MAX_HEADER_READS", 1000)
+    monkeypatch.setattr(headers.dicom, "MAX_HEADER_READS", 1000)
     path = tmp_path / "many.dcm"
     path.write_bytes(part10(element(9, 0x10, b"LO", b"") * 5000))
     with pytest.raises(RejectedImageError, match="more than 1000 reads"):
@@ -260,7 +260,7 @@ def test_header_of_endless_elements_is_refused(tmp_path, monkeypatch):
 
 
 def test_deflated_bomb_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
-    monkeypatch.setattr(headers, "MAX_INFLATED_BYTES", 2**20)
+    monkeypatch.setattr(headers.dicom, "MAX_INFLATED_BYTES", 2**20)
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     path = tmp_path / "bomb.dcm"
     path.write_bytes(part10(deflate.compress(bytes(2**24)) + deflate.flush(), DeflatedExplicitVRLittleEndian))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spicula import headers
-from spicula.imaging import breast, codecs, decoding, geometry, workers
+from spicula.imaging import breast, codecs, decoding, geometry, worker_process, workers
 from spicula.imaging.preprocess import MARGIN, Preprocess
 
 PAGE = (Path(__file__).parents[2] / "docs" / "preprocessing.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def test_every_setting_is_listed_with_its_default():
         f"agree to {geometry.ROUND:.0%}".replace("%", " %"),
         f"polygon of {geometry.ELLIPSE_CORNERS} corners",
         f"a kill costs {decoding.SHARD_SECONDS:.0f} seconds of work or {decoding.SHARD_BYTES // 2**20} MiB",
-        f"takes over {workers.LIMIT_SECONDS:.0f} seconds or {decoding.MEMORY_BYTES // 2**30} GiB",
+        f"takes over {workers.LIMIT_SECONDS:.0f} seconds or {worker_process.MEMORY_BYTES // 2**30} GiB",
     ],
 )
 def test_its_numbers_are_those_of_the_code(text):

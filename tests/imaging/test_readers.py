@@ -79,7 +79,32 @@ def test_sixteen_bit_grey_with_alpha_stays_grey(tmp_path):
     row = b"".join(struct.pack(">HH", 257 * value, 65535) for value in (0, 100, 255))
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 1, 16, 4, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(png + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b""))
-    np.testing.assert_array_equal(read_pixels(tmp_path / "a.png").array, [[0, 100, 255]])
+    pixels = read_pixels(tmp_path / "a.png")
+    assert pixels.bits == 16
+    np.testing.assert_array_equal(pixels.array, 257 * np.array([[0, 100, 255]]))
+
+
+DEEP_COLOUR = np.dstack([DEEP, 65535 - DEEP, DEEP // 3])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colour_of_sixteen_bits_keeps_them(tmp_path, suffix, alpha):
+    bgr = DEEP_COLOUR[..., ::-1]
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), np.dstack([bgr, DEEP]) if alpha else bgr)
+    pixels = read_pixels(tmp_path / f"a{suffix}")
+    assert pixels.bits == 16
+    np.testing.assert_array_equal(pixels.array, DEEP_COLOUR)
+
+
+@pytest.mark.parametrize("form", [{}, {"planarconfig": "separate"}, {"byteorder": ">"}, {"compression": "zlib"}])
+def test_colour_tiffs_of_sixteen_bits_in_every_layout(tmp_path, form):
+    tifffile = pytest.importorskip("tifffile", reason="writes what OpenCV cannot")
+    with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=form.pop("byteorder", "<")) as file:
+        for page in (DEEP_COLOUR, DEEP_COLOUR[::-1]):
+            array = page.transpose(2, 0, 1) if form.get("planarconfig") else page
+            file.write(np.ascontiguousarray(array), photometric="rgb", **form)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.tif", 1).array, DEEP_COLOUR[::-1])
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -154,6 +179,8 @@ SAMPLES = {
     "colour.jpg": cv2.imencode(".jpg", COLOUR, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes(),
     "binary.pgm": b"P5 40 30 255\n" + GREY.tobytes(),
     "ascii.pgm": b"P2 40 30 255\n" + " ".join(map(str, GREY.ravel())).encode() + b"\n",
+    "colour.png": cv2.imencode(".png", np.dstack([DEEP] * 3))[1].tobytes(),
+    "colour.tif": cv2.imencode(".tiff", np.dstack([DEEP] * 3))[1].tobytes(),
     "deep.tif": cv2.imencode(".tiff", DEEP)[1].tobytes(),
     "plain.tif": cv2.imencode(".tiff", GREY, [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1].tobytes(),
 }

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from spicula.cli.tools import Command, json_option, list_rejected, positive, print_json
@@ -117,7 +118,7 @@ def _describe_index(command: argparse.ArgumentParser) -> None:
 
 def _index(options: argparse.Namespace) -> int:
     from spicula import files, index
-    from spicula.catalog import index_dataset
+    from spicula.catalog import get, index_dataset
     from spicula.recipe import parse_options
 
     reading = index_dataset(
@@ -126,19 +127,27 @@ def _index(options: argparse.Namespace) -> int:
     rejected_path = options.to.with_name(f"{options.to.stem}-rejected.parquet")
     index.write(options.to, reading.index)
     files.write_table(rejected_path, reading.rejected)
-    patients = len(set(reading.index["patient_id"].to_pylist()) - {None})
+    counts = {"images": len(reading.index)}
+    counts |= {f"{of}s": len(set(reading.index[f"{of}_id"].to_pylist()) - {None}) for of in ("patient", "exam")}
+    expected = get(options.dataset).expected
     result = {
         "index": str(options.to),
-        "images": len(reading.index),
-        "patients": patients,
+        **counts,
+        "whole_archive": dict(expected),
         "rejected": len(reading.rejected),
         "rejected_table": str(rejected_path),
     }
     if options.json:
         return print_json(result)
     list_rejected(reading.rejected)
-    print(f"{options.to}: {len(reading.index)} images of {patients} patients; {len(reading.rejected)} rejected")
+    words = [f"{counts[what]} {what}" + (f" of {whole}" if whole else "") for what, whole in _beside(counts, expected)]
+    print(f"{options.to}: {', '.join(words)}; {len(reading.rejected)} rejected or reported, in {rejected_path}")
     return 0
+
+
+def _beside(counts: dict[str, int], expected: Mapping[str, int]) -> list[tuple[str, int | None]]:
+    """Return what was counted, each with the number that the whole archive has; exams only where there are any."""
+    return [(what, expected.get(what)) for what in counts if counts[what] or what != "exams"]
 
 
 # convert
@@ -151,8 +160,7 @@ def _describe_convert(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--format",
         choices=("png16", "png8", "webdataset", "tfrecord", "parquet", "dicom"),
-        default="png16",
-        help="what to write (default png16)",
+        help="what to write (default png16; png8 for --preset vindr)",
     )
     command.add_argument(
         "--preset",
@@ -161,7 +169,10 @@ def _describe_convert(command: argparse.ArgumentParser) -> None:
         help="raw: every bit as stored; display: as a workstation shows it; vindr, whole-image: as published studies"
         " prepare images (default raw)",
     )
-    command.add_argument("--scale-to-16", action="store_true", help="raw: stretch 12-bit values over 16 bits")
+    command.add_argument(
+        "--window", metavar="N", type=int, default=0, help="display: which of a file's windows, from 0 (default 0)"
+    )
+    command.add_argument("--scale-to-16", action="store_true", help="raw: stretch the stored bits over 16 bits")
     command.add_argument("--clahe", action="store_true", help="vindr: equalise local contrast (limit 2.0, tiles 8 x 8)")
     command.add_argument("--crop", action="store_true", help="vindr: crop to the breast (Otsu)")
     command.add_argument("--shard-size", metavar="MB", type=positive, default=256, help="of shards (default 256)")
@@ -184,9 +195,10 @@ def _convert(options: argparse.Namespace) -> int:
     outcome = convert.convert(
         options.index,
         options.to,
-        convert.Settings(
+        convert.Settings.of(
             format=options.format,
             preset=options.preset,
+            window=options.window,
             scale_to_16=options.scale_to_16,
             clahe=options.clahe,
             crop=options.crop,

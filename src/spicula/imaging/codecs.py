@@ -1,12 +1,13 @@
-"""Compressed DICOM frames: imagecodecs as a decoding plugin of pydicom, behind checks that native decoders leave out.
+"""Compressed DICOM frames through imagecodecs, behind checks that native decoders leave out.
 
-Every JPEG family member goes through this one plugin, so that the same file gives the same pixels on every machine,
-whatever other decoders pydicom would find there. RLE and native pixel data are pydicom's own.
+Grey frames are decoded here at once. Colour goes through pydicom, which converts its spaces, with imagecodecs as the
+one decoding plugin: the same file gives the same pixels on every machine, whatever other decoders there are.
 """
 
 import math
 import struct
 import threading
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,11 @@ DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = dict.fromkeys(_CODECS, ("nump
 _STARTS_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 
+#: RLE Lossless (PS3.5 annex G), which pydicom decodes in colour.
+RLE = "1.2.840.10008.1.2.5"
+# PS3.5 G.5: an RLE frame begins with the number of segments and 15 offsets, 32 bits each.
+_RLE_HEADER_BYTES = 64
+
 _register_lock = threading.Lock()
 
 
@@ -61,7 +67,24 @@ def is_available(uid: str) -> bool:
     return uid in _CODECS
 
 
-def check_frame(frame: bytes, uid: str, shape: tuple[int, int, int], is_signed: bool) -> None:
+@dataclass(frozen=True)
+class Declared:
+    """What a codestream says about itself.
+
+    Attributes:
+        shape: rows, columns and samples a pixel.
+        precision: bits a sample.
+        is_signed: whether its samples are signed; only JPEG 2000 can say so.
+        predictor: of lossless JPEG (T.81 table H.1); of no meaning elsewhere.
+    """
+
+    shape: tuple[int, int, int]
+    precision: int
+    is_signed: bool = False
+    predictor: int = 0
+
+
+def check_frame(frame: bytes, uid: str, shape: tuple[int, int, int], is_signed: bool) -> Declared:
     """Refuse a compressed frame that is cut short, larger than the header says, or not to be decoded reliably.
 
     Args:
@@ -70,45 +93,86 @@ def check_frame(frame: bytes, uid: str, shape: tuple[int, int, int], is_signed: 
         shape: rows, columns and samples a pixel, from the DICOM header.
         is_signed: whether the header says that samples are signed.
 
+    Returns:
+        What the codestream declares.
+
     Raises:
         RejectedImageError: with the reason.
     """
-    if not frame.rstrip(b"\x00\xff").endswith(b"\xd9"):  # end of image or codestream; padding may follow
+    if not _ends_whole(frame):
         raise RejectedImageError("its compressed pixel data is cut short")
-    if _CODECS[uid] == "jpeg2k":
-        declared = _jpeg2k_shape(frame)
-    else:
-        declared, predictor = _jpeg_shape(frame)
-        # T.81 table H.1: predictors 5 to 7 halve a difference or a sum. It means unsigned samples; encoders that halved
-        # signed ones wrote frames that every decoder turns into stripes.
-        if _CODECS[uid] == "jpeg" and predictor in (5, 6, 7) and is_signed:
-            raise RejectedImageError(
-                f"it is lossless JPEG with predictor {predictor} of signed samples, which encoders compute differently:"
-                " its pixels cannot be trusted"
-            )
-    if declared != shape:
+    declared = _jpeg2k(frame) if _CODECS[uid] == "jpeg2k" else _jpeg(frame)
+    # T.81 table H.1: predictors 5 to 7 halve a difference or a sum. It means unsigned samples; encoders that halved
+    # signed ones wrote frames that every decoder turns into stripes.
+    if _CODECS[uid] == "jpeg" and declared.predictor in (5, 6, 7) and is_signed:
         raise RejectedImageError(
-            f"its compressed frame is {' x '.join(map(str, declared))}, its header says {' x '.join(map(str, shape))}"
+            f"it is lossless JPEG with predictor {declared.predictor} of signed samples, which encoders compute"
+            " differently: its pixels cannot be trusted"
         )
+    if declared.shape != shape:
+        raise RejectedImageError(
+            f"its compressed frame is {' x '.join(map(str, declared.shape))}, its header says"
+            f" {' x '.join(map(str, shape))}"
+        )
+    if declared.precision > 16:
+        raise RejectedImageError(f"its compressed frame has {declared.precision} bits a sample; up to 16 are read")
+    return declared
+
+
+def decode_grey(frame: bytes, uid: str) -> np.ndarray:
+    """Return the samples of a grey frame that passed `check_frame`: (H, W), uint8 or uint16 cells.
+
+    Signed samples of JPEG 2000 come as two's complement over the whole cell.
+
+    Raises:
+        RejectedImageError: damaged; the reason is the decoder's.
+    """
+    array = _decode(frame, _CODECS[uid])
+    return array.view(f"u{array.dtype.itemsize}")
+
+
+def decode_rle_grey(frame: bytes, rows: int, columns: int, item_bytes: int) -> np.ndarray:
+    """Return the cells of a grey RLE frame (PS3.5 annex G): (H, W), uint8 or uint16.
+
+    Args:
+        frame: the bytes of one frame.
+        rows: height, in pixels.
+        columns: width, in pixels.
+        item_bytes: bytes a cell, 1 or 2; as many segments there must be, the most significant byte first.
+
+    Raises:
+        RejectedImageError: cut short, damaged, or of another number of segments.
+    """
+    import imagecodecs
+
+    if len(frame) < _RLE_HEADER_BYTES:
+        raise RejectedImageError("its RLE frame is cut short")
+    count, *offsets = struct.unpack_from("<16I", frame)
+    if count != item_bytes:
+        raise RejectedImageError(f"its RLE frame has {count} segments where its header says {item_bytes}")
+    bounds = [*offsets[:count], len(frame)]
+    if bounds[0] < _RLE_HEADER_BYTES or bounds != sorted(bounds):
+        raise RejectedImageError("its RLE frame has segments outside it")
+    unpack: Any = imagecodecs.packbits_decode
+    pixels = rows * columns
+    array = np.empty((pixels, item_bytes), np.uint8)
+    plane = np.empty(pixels + 256, np.uint8)  # room for the padding that some encoders add, two runs at most
+    for number in range(count):
+        segment = frame[bounds[number] : bounds[number + 1]]
+        try:
+            decoded = unpack(segment, out=plane)
+        except Exception as error:
+            raise RejectedImageError("its RLE frame is damaged") from error
+        if len(decoded) < pixels:
+            raise RejectedImageError(f"an RLE segment decodes to {len(decoded)} of {pixels} bytes: cut short")
+        array[:, item_bytes - 1 - number] = decoded[:pixels]
+    return array.view(f"<u{item_bytes}").reshape(rows, columns)
 
 
 def decode_frame(frame: bytes, runner: "DecodeRunner") -> bytes:
     """Decode one frame for pydicom: samples of a pixel side by side, colours as they are stored."""
-    import imagecodecs
-
     codec = _CODECS[runner.transfer_syntax]
-    options: dict[str, Any] = {}
-    if codec == "jpeg":
-        codec = "jpeg8"
-        if runner.samples_per_pixel == 3:
-            # The same space in and out: libjpeg converts nothing; pydicom does, going by the header and the markers.
-            options = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}
-    array: np.ndarray = getattr(imagecodecs, f"{codec}_decode")(frame, **options)
-    expected = (runner.rows, runner.columns, runner.samples_per_pixel)
-    if (*array.shape, 1)[:3] != expected:
-        raise ValueError(f"decoded to {array.shape}, expected {expected}")
-    if array.dtype.kind not in "iu" or array.dtype.itemsize > 2:
-        raise ValueError(f"decoded to {array.dtype} samples; 8 and 16 bits are read")
+    array = _decode(frame, codec, is_colour=runner.samples_per_pixel == 3)
     runner.set_option("bits_allocated", 8 * array.dtype.itemsize)
     if runner.samples_per_pixel == 3:
         runner.set_option("planar_configuration", 0)
@@ -117,9 +181,39 @@ def decode_frame(frame: bytes, runner: "DecodeRunner") -> bytes:
     return array.tobytes()
 
 
-def _jpeg_shape(frame: bytes) -> tuple[tuple[int, int, int], int]:
-    """Return (rows, columns, samples) of a JPEG or JPEG-LS frame (T.81 B.2.2), and its scan's predictor (B.2.3)."""
-    shape, offset = None, 2
+def _decode(frame: bytes, codec: str, is_colour: bool = False) -> np.ndarray:
+    import imagecodecs
+
+    options: dict[str, Any] = {}
+    if codec == "jpeg":
+        codec = "jpeg8"
+        if is_colour:
+            # The same space in and out: libjpeg converts nothing; pydicom does, going by the header and the markers.
+            options = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}
+    try:
+        array: np.ndarray = getattr(imagecodecs, f"{codec}_decode")(frame, **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # each codec has errors of its own
+        raise RejectedImageError(f"its compressed frame cannot be decoded: {_reason(error)}") from error
+    if array.dtype.kind not in "iu" or array.dtype.itemsize > 2:
+        raise RejectedImageError(f"its compressed frame has {array.dtype} samples; 8 and 16 bits are read")
+    return array
+
+
+def _reason(error: Exception) -> str:
+    """Return what a codec said, in one line: it knows the codestream alone, and nothing of the person."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _ends_whole(frame: bytes) -> bool:
+    """Whether a frame ends with the marker for end of image or codestream; padding may follow."""
+    return frame[-1024:].rstrip(b"\x00\xff").endswith(b"\xd9") or frame.rstrip(b"\x00\xff").endswith(b"\xd9")
+
+
+def _jpeg(frame: bytes) -> Declared:
+    """Read the headers of a JPEG or JPEG-LS frame (T.81 B.2.2) and of its first scan (B.2.3)."""
+    declared, offset = None, 2
     if not frame.startswith(b"\xff\xd8"):
         raise RejectedImageError("its compressed frame is not JPEG, as its transfer syntax says")
     while offset + 10 <= len(frame) and frame[offset] == 0xFF:
@@ -128,18 +222,19 @@ def _jpeg_shape(frame: bytes) -> tuple[tuple[int, int, int], int]:
             offset += 1
             continue
         if marker in _STARTS_OF_FRAME:
-            rows, columns, samples = struct.unpack_from(">HHB", frame, offset + 5)
-            shape = (rows, columns, samples)
-        elif marker == _START_OF_SCAN and shape:
+            precision, rows, columns, samples = struct.unpack_from(">BHHB", frame, offset + 4)
+            declared = Declared((rows, columns, samples), precision)
+        elif marker == _START_OF_SCAN and declared:
             predictor = offset + 5 + 2 * frame[offset + 4]
-            return shape, frame[predictor] if predictor < len(frame) else 0
+            return replace(declared, predictor=frame[predictor] if predictor < len(frame) else 0)
         offset += 2 + struct.unpack_from(">H", frame, offset + 2)[0]
     raise RejectedImageError("its compressed frame has no JPEG header")
 
 
-def _jpeg2k_shape(frame: bytes) -> tuple[int, int, int]:
-    """Return (rows, columns, samples) of a JPEG 2000 codestream from its SIZ segment (ISO/IEC 15444-1 A.5.1)."""
-    if not frame.startswith(b"\xff\x4f\xff\x51") or len(frame) < 42:  # PS3.5 A.4.4: the codestream alone, no JP2 boxes
+def _jpeg2k(frame: bytes) -> Declared:
+    """Read the SIZ segment of a JPEG 2000 codestream (ISO/IEC 15444-1 A.5.1)."""
+    # PS3.5 A.4.4: the codestream alone, no JP2 boxes
+    if not frame.startswith(b"\xff\x4f\xff\x51") or len(frame) < 43:
         raise RejectedImageError("its compressed frame is not a JPEG 2000 codestream, as its transfer syntax says")
     right, bottom, left, top, tile_width, tile_height, tile_left, tile_top, samples = struct.unpack_from(
         ">8IH", frame, 8
@@ -149,4 +244,5 @@ def _jpeg2k_shape(frame: bytes) -> tuple[int, int, int]:
     tiles = math.ceil((right - tile_left) / tile_width) * math.ceil((bottom - tile_top) / tile_height)
     if tiles > MAX_TILES:
         raise RejectedImageError(f"its JPEG 2000 frame has {tiles} tiles; at most {MAX_TILES} are read")
-    return bottom - top, right - left, samples
+    depth = frame[42]  # Ssiz of the first component: the sign, and one less than the bits
+    return Declared((bottom - top, right - left, samples), (depth & 0x7F) + 1, bool(depth & 0x80))

@@ -13,7 +13,7 @@ from spicula.imaging.geometry import Geometry, resize_area
 from spicula.imaging.readers import Pixels
 
 #: Part of the digest. To be raised with every change of code after which the same settings give other pixels.
-ALGORITHM = 1
+ALGORITHM = 2
 
 #: How much farther than its mask the breast is taken to reach, as a share of the longer side: the mask can miss the
 #: almost black rim of fatty tissue.

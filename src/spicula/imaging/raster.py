@@ -1,4 +1,7 @@
-"""The pixels of PNG, JPEG, PGM, PPM and TIFF files, through Pillow, whole or not at all."""
+"""The pixels of PNG, JPEG, PGM, PPM and TIFF files, whole or not at all.
+
+Pillow reads them, and imagecodecs what Pillow would read with 8 bits of the 16: colour, and grey with alpha.
+"""
 
 import io
 import struct
@@ -13,14 +16,15 @@ _FORMATS = {"png": "PNG", "jpeg": "JPEG", "pgm": "PPM", "tiff": "TIFF"}
 _SPACES = b" \t\r\n\v\f"
 # TIFF 6.0: strip and tile offsets with their byte counts, and sizes in bytes of the two integer types they may have.
 _EXTENTS = ((273, 279), (324, 325))
+_BITS_PER_SAMPLE, _PLANAR = 258, 284
 
 
 def decode(path: Path, kind: str, frame: int) -> tuple[np.ndarray, int]:
     """Return one image of a file and its bits a sample.
 
     Alpha is dropped, palettes become RGB, 1-bit images 0 and 255. PGM values are stretched so that its largest value
-    becomes 255 (or 65535, when it is above 255). Colour of 16 bits a sample is read as 8. The EXIF orientation is
-    ignored: an Index has its lesions in stored pixels.
+    becomes 255 (or 65535, when it is above 255). The EXIF orientation is ignored: an Index has its lesions in stored
+    pixels.
 
     Args:
         path: the file, whose header passed `headers.read_header`.
@@ -46,12 +50,39 @@ def decode(path: Path, kind: str, frame: int) -> tuple[np.ndarray, int]:
             image.seek(frame)
         if kind == "tiff":
             _refuse_missing_strips(image, len(data))
-        is_grey_alpha = kind == "png" and data[25] == 4  # W3C PNG 11.2.1; Pillow opens 16-bit grey with alpha as RGBA
+            if _is_deep_colour(image):
+                return _deep_tiff(data, frame, image)
+        if kind == "png" and data[24] == 16 and data[25] in (2, 4, 6):  # W3C PNG 11.2.1: depth; colour, alpha or both
+            return _deep_png(data)
         image.load()
-        return _to_array(image, is_grey_alpha)
+        return _to_array(image)
 
 
-def _to_array(image: Any, is_grey_alpha: bool) -> tuple[np.ndarray, int]:
+def _deep_png(data: bytes) -> tuple[np.ndarray, int]:
+    import imagecodecs
+
+    return _without_alpha(imagecodecs.png_decode(data))
+
+
+def _is_deep_colour(image: Any) -> bool:
+    bits = tuple(image.tag_v2.get(_BITS_PER_SAMPLE, ()))
+    return len(bits) > 1 and max(bits) > 8
+
+
+def _deep_tiff(data: bytes, frame: int, image: Any) -> tuple[np.ndarray, int]:
+    import imagecodecs
+
+    array = imagecodecs.tiff_decode(data, index=frame)
+    return _without_alpha(np.moveaxis(array, 0, -1) if image.tag_v2.get(_PLANAR) == 2 else array)
+
+
+def _without_alpha(array: np.ndarray) -> tuple[np.ndarray, int]:
+    if array.dtype != np.uint16 or array.ndim != 3:
+        raise RejectedImageError(f"its pixel type ({array.dtype}) is not one we read: grey or RGB of 8 or 16 bits")
+    return array[..., 0] if array.shape[2] == 2 else array[..., :3], 16
+
+
+def _to_array(image: Any) -> tuple[np.ndarray, int]:
     mode = image.mode
     if mode in ("I;16", "I;16L", "I;16B", "I;16N"):
         return np.asarray(image).astype(np.uint16), 16
@@ -60,7 +91,7 @@ def _to_array(image: Any, is_grey_alpha: bool) -> tuple[np.ndarray, int]:
         if image.format != "PPM":
             raise RejectedImageError("its samples have 32 bits; 8 and 16 are read")
         return array.astype(np.uint16), 16
-    if is_grey_alpha or mode in ("1", "L", "LA"):
+    if mode in ("1", "L", "LA"):
         return np.asarray(image.getchannel(0).convert("L")), 8
     if mode in ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
         if mode in ("P", "PA"):

@@ -1,12 +1,13 @@
 """The one place that decodes pixels: any image file that Spicula reads, in one form, or a refusal with the reason."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from spicula.errors import RejectedImageError
-from spicula.headers import read_header
+from spicula.headers import Header, read_header
 from spicula.silence import silence
 
 
@@ -37,11 +38,30 @@ def read_pixels(path: Path, frame: int = 0) -> Pixels:
         RejectedImageError: whatever is wrong with the file: its format, its size beyond the limits of
             `spicula.headers`, truncation, damage. The message is the reason alone, without the path.
     """
-    path = Path(path)
+
+    def decode(path: Path, header: Header) -> tuple[np.ndarray, int]:
+        from spicula.imaging import dicom, raster
+
+        return dicom.decode(path, frame) if header.kind == "dicom" else raster.decode(path, header.kind, frame)
+
+    return read_with(Path(path), frame, decode)
+
+
+def read_with(path: Path, frame: int, decode: Callable[[Path, Header], tuple[np.ndarray, int]]) -> Pixels:
+    """Decode one image in one of the ways there are, in silence; whatever goes wrong becomes a refusal.
+
+    Args:
+        path: the file.
+        frame: which image of it, from 0.
+        decode: takes the file and its header, and returns the pixels and their bits.
+
+    Raises:
+        RejectedImageError: as `read_pixels` says.
+    """
     header = read_header(path)
     if not 0 <= frame < header.frames:
         raise RejectedImageError(f"it has {header.frames} frame(s), numbered from 0; frame {frame} was asked for")
-    array, bits = _decode(path, header.kind, frame)
+    array, bits = _guarded(path, header, decode)
     if array.shape[:2] != (header.height, header.width):
         raise RejectedImageError(
             f"it decodes to {array.shape[1]} x {array.shape[0]} pixels, its header says"
@@ -50,17 +70,19 @@ def read_pixels(path: Path, frame: int = 0) -> Pixels:
     return Pixels(np.ascontiguousarray(array), bits)
 
 
-def _decode(path: Path, kind: str, frame: int) -> tuple[np.ndarray, int]:
-    from spicula.imaging import dicom, raster
-
+def _guarded(
+    path: Path, header: Header, decode: Callable[[Path, Header], tuple[np.ndarray, int]]
+) -> tuple[np.ndarray, int]:
     try:
         with silence:
-            return dicom.decode(path, frame) if kind == "dicom" else raster.decode(path, kind, frame)
+            return decode(path, header)
     except RejectedImageError:
         raise
     except MemoryError as error:
         raise RejectedImageError("decoding it takes more memory than there is") from error
     except Exception as error:  # decoders of hostile bytes raise nearly anything
+        if header.kind == "dicom":  # what pydicom says can quote the header
+            raise RejectedImageError(f"it is cut short or damaged ({type(error).__name__})") from None
         lines = str(error).splitlines()
         raise RejectedImageError(
             f"it is cut short or damaged ({lines[0].strip() if lines else type(error).__name__})"

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from spicula.imaging import shards
 from spicula.imaging.geometry import Geometry
 from spicula.imaging.preprocess import Preprocess
 from spicula.imaging.shards import Place, Task
-from spicula.imaging.workers import prepare_all
+from spicula.imaging.workers import cores, prepare_all
 from spicula.index import REJECTED, image_paths
 from spicula.progress import progress
 
@@ -132,7 +131,7 @@ def build_store(index: pa.Table, preprocess: Preprocess, folder: Path, jobs: int
     if not settings.is_file():
         files.write_json(settings, {"digest": preprocess.digest(), "settings": preprocess.model_dump(mode="json")})
     shards.remove_leftovers(folder)
-    jobs = jobs or _cores()
+    jobs = jobs or cores()
 
     tasks = _tasks(index, preprocess, jobs)
     places, geometry = shards.scan(folder, preprocess)
@@ -210,8 +209,3 @@ def _as_slice(numbers: np.ndarray) -> np.ndarray | slice:
     if last - first + 1 == len(numbers) and bool((np.diff(numbers) == 1).all()):
         return slice(first, last + 1)
     return numbers
-
-
-def _cores() -> int:
-    """Return how many cores this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,7 @@
-"""The worker processes of the Store, from outside: they share the images out, and the death of one costs one image."""
+"""Worker processes, from outside: they share the images out, and the death of one costs one image.
+
+The Store and conversions use it. What a worker is and how it speaks stands in `imaging.worker_process`.
+"""
 
 import json
 import os
@@ -21,20 +24,36 @@ from spicula.errors import SpiculaError
 from spicula.imaging.preprocess import Preprocess
 from spicula.imaging.shards import Task
 
-#: How a worker is started (-P: without the current folder, where a user's file may be called like a module).
-COMMAND = (sys.executable, "-P", "-m", "spicula.imaging.decoding")
+
+def command_of(module: str) -> tuple[str, ...]:
+    """Return how a worker is started (-P: without the current folder, where a file may be called like a module)."""
+    return (sys.executable, "-P", "-m", module)
+
+
+def cores() -> int:
+    """Return how many cores this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+#: How a worker of the Store is started.
+COMMAND = command_of("spicula.imaging.decoding")
 
 #: A worker that says nothing for so long is stuck in one image.
 LIMIT_SECONDS = 60.0
 
-#: Fewest and most images handed to a worker at a time.
+#: Fewest and most images of the Store handed to a worker at a time.
 CHUNK_IMAGES = (4, 2048)
 
-#: A worker may die so often between images, with no image to blame, before the build gives up.
+#: A worker may die so often between images, with no image to blame, before the work is given up.
 DEATHS_WITHOUT_CAUSE = 3
 
-# Each worker has one core.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# Each worker has one core. It keeps memory for its next image instead of giving it back to the system (mallopt(3), of
+# the GNU C library): to clear fresh pages takes a tenth of the time that an image does.
+_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
 
 
 @dataclass
@@ -61,7 +80,44 @@ def prepare_all(
     Raises:
         SpiculaError: workers cannot start, or cannot write.
     """
-    pool = _Pool(tasks, preprocess, folder, jobs)
+    setting = {"folder": str(folder), "preprocess": preprocess.model_dump(mode="json")}
+    chunks = chunks_of(len(tasks), jobs, *CHUNK_IMAGES)
+    for number, reason in run_tasks(COMMAND, setting, [asdict(task) for task in tasks], chunks, jobs):
+        yield tasks[number], reason
+
+
+def chunks_of(count: int, jobs: int, fewest: int, most: int) -> list[list[int]]:
+    """Return the numbers from 0 to `count` - 1 in chunks of one size, about four for each worker."""
+    size = max(fewest, min(most, count // (4 * jobs)))
+    return [list(range(at, min(at + size, count))) for at in range(0, count, size)]
+
+
+def run_tasks(
+    command: Sequence[str],
+    setting: dict[str, Any],
+    tasks: Sequence[dict[str, Any]],
+    chunks: Sequence[Sequence[int]],
+    jobs: int,
+) -> Iterator[tuple[int, str | None]]:
+    """Work through tasks in worker processes.
+
+    A worker that dies, is silent for `LIMIT_SECONDS` or wants too much memory costs the task that it was at, which is
+    rejected with that reason. The rest of its chunk, and what was done but not yet saved, is handed out again.
+
+    Args:
+        command: starts a worker, a process that speaks the protocol of `imaging.worker_process`.
+        setting: what all tasks have in common, as JSON values; the first thing that a worker is told.
+        tasks: JSON values.
+        chunks: numbers of tasks that one worker gets at a time, each number once.
+        jobs: most worker processes.
+
+    Yields:
+        The number of each task once, in no particular order, with None, or with the reason why it is rejected.
+
+    Raises:
+        SpiculaError: workers cannot start, or cannot write.
+    """
+    pool = _Pool(command, setting, tasks, chunks, jobs)
     try:
         yield from pool.run()
     finally:
@@ -69,19 +125,25 @@ def prepare_all(
 
 
 class _Pool:
-    def __init__(self, tasks: Sequence[Task], preprocess: Preprocess, folder: Path, jobs: int) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        setting: dict[str, Any],
+        tasks: Sequence[dict[str, Any]],
+        chunks: Sequence[Sequence[int]],
+        jobs: int,
+    ) -> None:
+        self._command = command
+        self._setting = json.dumps(setting)
         self._tasks = tasks
-        self._setting = json.dumps({"folder": str(folder), "preprocess": preprocess.model_dump(mode="json")})
-        fewest, most = CHUNK_IMAGES
-        size = max(fewest, min(most, len(tasks) // (4 * jobs)))
-        self._waiting = deque(list(range(at, min(at + size, len(tasks)))) for at in range(0, len(tasks), size))
+        self._waiting = deque(list(chunk) for chunk in chunks if chunk)
         self._jobs = min(jobs, len(self._waiting))
         self._events: queue.Queue[tuple[_Worker, list[Any] | None]] = queue.Queue()
         self._workers: list[_Worker] = []
         self._told: set[int] = set()
         self._deaths = 0
 
-    def run(self) -> Iterator[tuple[Task, str | None]]:
+    def run(self) -> Iterator[tuple[int, str | None]]:
         for _ in range(self._jobs):
             self._start()
         while self._workers:
@@ -92,7 +154,7 @@ class _Pool:
                 for number, reason in self._handle(worker, message):
                     if number not in self._told:
                         self._told.add(number)
-                        yield self._tasks[number], reason
+                        yield number, reason
             # A longer turn than the time-out means that this process was held up, and its workers perhaps as well.
             self._kill_late(min(time.monotonic() - began, 1.0))
 
@@ -106,13 +168,13 @@ class _Pool:
         package = str(Path(spicula.__file__).parent.parent)
         path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), package) if part)
         process = subprocess.Popen(
-            COMMAND,
+            self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             encoding="utf-8",
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
         )
         worker = _Worker(process, errors)
         self._workers.append(worker)
@@ -130,7 +192,7 @@ class _Pool:
         worker.chunk = self._waiting.popleft() if self._waiting else []
         worker.settled, worker.unsaved = 0, []
         if worker.chunk:
-            _say(worker, json.dumps([asdict(self._tasks[number]) for number in worker.chunk]))
+            _say(worker, json.dumps([self._tasks[number] for number in worker.chunk]))
         elif worker.process.stdin is not None:
             with suppress(OSError):
                 worker.process.stdin.close()
