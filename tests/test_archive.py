@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spicula.catalog import archive as archive_module
-from spicula.catalog.archive import LIMITS, MARKER, Limits, is_archive, unpack
+from spicula import archive as archive_module
+from spicula.archive import LIMITS, MARKER, Limits, is_archive, unpack, unpack_into
 from spicula.errors import SpiculaError
 
 NOISE = random.Random(0).randbytes(5000)
@@ -287,7 +287,7 @@ def test_a_changed_byte_of_content_is_refused(tmp_path, kind):
 def test_killed_in_the_middle_then_whole(tmp_path):
     made = make_zip(tmp_path / "set.zip", {f"{number}": NOISE for number in range(300)})
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom spicula.catalog import archive\n"
+        "import os, sys\nfrom pathlib import Path\nfrom spicula import archive\n"
         "count = 0\nread = archive._read\n"
         "def dying(*args):\n    global count\n    count += 1\n"
         "    return os.kill(os.getpid(), 9) if count > 200 else read(*args)\n"
@@ -356,3 +356,24 @@ def test_limits_are_those_documented():
     text = archive_module.Limits.__doc__ or ""
     assert all(f"{name}:" in text for name in vars(LIMITS))
     assert LIMITS.ratio == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unpacks_into_a_folder_of_the_callers(tmp_path, kind):
+    folder = tmp_path / "to"
+    folder.mkdir()
+    members = {"a/one.bin": NOISE, "two.bin": NOISE[:10]}
+    unpack_into(make(kind, tmp_path, members), folder)
+    assert tree(folder) == members
+    assert visible(tmp_path / "to") == ["a", "two.bin"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_callers_folder_gets_nothing_from_outside_and_nothing_beyond_the_limits(tmp_path, kind):
+    folder = tmp_path / "to"
+    folder.mkdir()
+    with pytest.raises(SpiculaError, match="leads out of its folder"):
+        unpack_into(make(kind, tmp_path, {"../evil": b"x"}), folder)
+    with pytest.raises(SpiculaError, match="unpacks to more than"):
+        unpack_into(make(kind, tmp_path, {"big": NOISE}), folder, Limits(total_bytes=100))
+    assert not (tmp_path / "evil").exists()

@@ -57,3 +57,47 @@ def test_json_is_canonical_and_refuses_nan(tmp_path):
         files.write_json(tmp_path / "a.json", {"a": float("nan")})
     files.write_json(tmp_path / "a.json", {"a": "é"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"a": "é"}
+
+
+def test_a_folder_appears_at_once_with_all_that_is_in_it(tmp_path):
+    folder = tmp_path / "temporary"
+    (folder / "b").mkdir(parents=True)
+    (folder / "b" / "c").write_bytes(b"content")
+    files.place_folder(folder, tmp_path / "deep" / "er" / "a")
+    assert (tmp_path / "deep" / "er" / "a" / "b" / "c").read_bytes() == b"content"
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+def test_a_folder_is_synced_before_it_appears_and_its_parents_after(tmp_path, monkeypatch):
+    folder, target = tmp_path / "temporary", tmp_path / "new" / "a"
+    folder.mkdir()
+    (folder / "c").write_bytes(b"content")
+    synced, rename = [], Path.rename
+
+    def note_sync(path):
+        synced.append(path)
+
+    def note_rename(path, to):
+        synced.append("renamed")
+        return rename(path, to)
+
+    monkeypatch.setattr(files, "_sync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    files.place_folder(folder, target)
+    assert synced == [folder / "c", folder, "renamed", target.parent, tmp_path]
+
+
+def test_a_folder_never_replaces_what_is_there(tmp_path):
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(b"")
+    with pytest.raises(OSError, match="not empty"):
+        files.place_folder(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old" / "old").exists()
+
+
+def test_a_file_is_moved_to_its_place(tmp_path):
+    (tmp_path / "a").write_bytes(b"content")
+    files.place_file(tmp_path / "a", tmp_path / "deep" / "b")
+    assert (tmp_path / "deep" / "b").read_bytes() == b"content"
+    assert not (tmp_path / "a").exists()

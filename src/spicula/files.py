@@ -15,6 +15,19 @@ from spicula.errors import SpiculaError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+#: How the names of files begin that are being written; a kill leaves them behind.
+TEMPORARY = ".part-"
+
+
+def _read_umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+# Read once: it can only be read by changing it, which must not happen while several threads make files.
+_UMASK = _read_umask()
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -28,12 +41,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
         _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files that only their owner can read
         temporary.replace(path)
         temporary = None
         _sync(path.parent)
@@ -46,6 +59,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file as long as the context lasts; it is made when missing, and stays. A kill lets go of it.
+
+    Args:
+        path: the lock file. Nothing is written into it.
+        busy: what to say when another process holds it.
+
+    Raises:
+        SpiculaError: another process holds it, or its folder cannot be written to.
+    """
+    import fcntl
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    except OSError as error:
+        raise SpiculaError(f"cannot write {path}: {error.strerror}; check the folder's rights") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SpiculaError(busy) from error
+        yield
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -72,6 +111,38 @@ def write_table(path: Path, table: "pa.Table") -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
+def place_folder(folder: Path, path: Path) -> None:
+    """Make a folder that is whole appear at `path`, on the same file system, synced and by one rename.
+
+    Args:
+        folder: it is gone afterwards.
+        path: where nothing is, or an empty folder.
+    """
+    for each in sorted(folder.rglob("*"), reverse=True):
+        _sync(each)
+    _sync(folder)
+    new = _make_parents(path)
+    folder.rename(path)
+    for parent in new:
+        _sync(parent)
+
+
+def place_file(file: Path, path: Path) -> None:
+    """Make a file that is whole appear at `path`, on the same file system, synced and by one rename."""
+    _sync(file)
+    new = _make_parents(path)
+    file.replace(path)
+    for parent in new:
+        _sync(parent)
+
+
+def _make_parents(path: Path) -> list[Path]:
+    """Make the folders above `path`; return those in which a name is new once `path` is there, the deepest first."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return [path.parent, *(parent.parent for parent in missing)]
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in lower-case hexadecimal."""
     with Path(path).open("rb") as stream:
@@ -86,7 +157,7 @@ def sha256_json(value: Any) -> str:
 
 def _is_about_writing(error: OSError, folder: Path) -> bool:
     """Whether the error is the target's, and not that of something else read while writing."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
         return True
     return error.filename is not None and Path(error.filename).is_relative_to(folder)
 
@@ -97,9 +168,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current

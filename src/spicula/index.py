@@ -83,6 +83,7 @@ FLAGS = (
     "partial-view",
     "burned-in-annotation",  # the header says so
     "overlay",  # the file carries an overlay plane, which is not part of the pixels
+    "mirrored",  # stored as its mirror image: a left breast points to the left, a right one to the right
 )
 LESION_KINDS = ("box", "circle", "polygon", "mask", "unlocated")
 _COORDINATES = {"box": 4, "circle": 3, "mask": 0, "unlocated": 0}

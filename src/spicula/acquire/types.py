@@ -55,8 +55,10 @@ class Item:
         fetch: fetches it into an empty folder of its own, checking what the archive lets be checked, and returns the
             names of the checks made ("md5 of every file by the archive's list"). It calls its second argument with
             the number of bytes as they arrive. It may find in the folder what an attempt that was cut short left.
+            When it returns, the folder holds what is to be kept and nothing else: for a file, one of `place`'s name.
             It raises `acquire.transfer.Retry` for what may pass, SpiculaError for what will not.
         facts: what the archive says of it, as a row of `metadata.csv`; empty where it says nothing.
+        retries: how often `fetch` is called again after a Retry.
     """
 
     key: str
@@ -64,3 +66,4 @@ class Item:
     bytes: int | None
     fetch: Callable[[Path, Callable[[int], None]], str]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    retries: int = 4
