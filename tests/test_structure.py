@@ -16,7 +16,7 @@ PACKAGE = Path(spicula.__file__).parent
 #: From left to right along the flow; what stands in one group may import from its own group and from those before it.
 FLOW = (
     ("spicula.errors",),
-    ("spicula.files", "spicula.progress", "spicula.silence"),
+    ("spicula.files", "spicula.progress", "spicula.silence", "spicula.archive"),
     ("spicula.index", "spicula.predictions", "spicula.headers"),
     ("spicula.acquire", "spicula.deidentify"),
     ("spicula.catalog", "spicula.phantoms"),
@@ -114,7 +114,11 @@ def test_pixels_are_decoded_in_one_place():
 
 #: Who may open files for writing besides `files`, and why.
 OTHER_WRITERS = {
-    "spicula.catalog.archive": "unpacks into a temporary folder, which is renamed when whole",
+    "spicula.acquire": "opens a lock, and writes nothing into it",
+    "spicula.acquire.salvage": "unpacks what is whole of a download that was cut, each member into a temporary name",
+    "spicula.acquire.transfer": "appends to a part, which is renamed when whole",
+    "spicula.archive": "unpacks into a temporary folder, which is renamed when whole",
+    "spicula.convert.packing": "writes into a temporary file of files.atomic_path",
     "spicula.study.folder": "opens a lock, and writes nothing into it",
     "spicula.training.linear": "writes into a temporary file of files.atomic_path",
 }
