@@ -119,7 +119,7 @@ OTHER_WRITERS = {
     "spicula.acquire.transfer": "appends to a part, which is renamed when whole",
     "spicula.archive": "unpacks into a temporary folder, which is renamed when whole",
     "spicula.convert.packing": "writes into a temporary file of files.atomic_path",
-    "spicula.study.folder": "opens a lock, and writes nothing into it",
+    "spicula.deidentify.file": "writes into memory",
     "spicula.training.linear": "writes into a temporary file of files.atomic_path",
 }
 

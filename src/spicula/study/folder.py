@@ -1,6 +1,5 @@
 """The folder of a study: what stands where, and how it is read again."""
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spicula import index, predictions, recipe
+from spicula import files, index, predictions, recipe
 from spicula.errors import SpiculaError, UsageError
 from spicula.imaging.store import Store, build_store
 from spicula.recipe import Recipe
@@ -122,14 +121,5 @@ def only_one(out: Path, must_exist: bool = False) -> Iterator[None]:
     """Keep two commands from writing into the same study at once."""
     if must_exist and not (out / STUDY).is_file():
         raise UsageError(f"{out} holds no study: there is no {STUDY} in it")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise SpiculaError(f"cannot write to {out}: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SpiculaError(f"another command is working in {out}; wait for it, or choose another --out") from error
+    with files.locked(out / ".lock", f"another command is working in {out}; wait for it, or choose another --out"):
         yield
