@@ -114,7 +114,6 @@ def test_pixels_are_decoded_in_one_place():
 
 #: Who may open files for writing besides `files`, and why.
 OTHER_WRITERS = {
-    "spicula.acquire": "opens a lock, and writes nothing into it",
     "spicula.acquire.salvage": "unpacks what is whole of a download that was cut, each member into a temporary name",
     "spicula.acquire.transfer": "appends to a part, which is renamed when whole",
     "spicula.archive": "unpacks into a temporary folder, which is renamed when whole",

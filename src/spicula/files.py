@@ -78,7 +78,7 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a")
     except OSError as error:
-        raise SpiculaError(f"cannot write {path}: {error.strerror}; check the folder's rights") from error
+        raise SpiculaError(f"cannot write to {path.parent}: {error.strerror}; check the folder's rights") from error
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

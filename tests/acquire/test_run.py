@@ -298,7 +298,7 @@ def test_a_target_that_is_a_file_is_one_line(nbia, tmp_path):
     (tmp_path / "to").write_text("")
     done = subprocess.run(command(nbia(), tmp_path / "to"), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"spicula: cannot write to {tmp_path}/to: ")
+    assert done.stderr.startswith(f"spicula: cannot write to {tmp_path}/to/.spicula: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -344,9 +344,7 @@ def test_a_read_only_file_system_is_one_line(nbia, tmp_path):
     words = " ".join(map(repr, command(server, to)))
     done = in_mounted(to, "size=1m,ro", f"{words}; echo status $?")
     assert done.stdout == "status 1\n"
-    assert done.stderr.strip() == (
-        f"spicula: cannot write to {to}: Read-only file system; choose another --to, or change its rights"
-    )
+    assert done.stderr == f"spicula: cannot write to {to}/.spicula: Read-only file system; check the folder's rights\n"
 
 
 def test_a_file_that_is_larger_than_allowed_is_a_failure_of_its_series(nbia, tmp_path):

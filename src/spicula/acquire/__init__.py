@@ -4,17 +4,15 @@ A request comes down to items (a series, a file). Each is fetched into a folder 
 checked, moved to its place by one rename, and then recorded in `.spicula/items`. What has a record there is whole.
 """
 
-import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spicula import files
 from spicula.acquire.account import Account
 from spicula.acquire.records import OWN
 from spicula.acquire.types import Item, Request
-from spicula.errors import SpiculaError, UsageError
+from spicula.errors import UsageError
 from spicula.progress import say, show_bytes
 
 if TYPE_CHECKING:
@@ -43,7 +41,9 @@ def download(request: Request) -> Account:
     if request.fill_mirror and not request.mirror:
         raise UsageError("--fill-mirror needs --mirror URL: which one to fill")
     plan = sources.resolve(request)
-    with _only_one(request.to):
+    with files.locked(
+        request.to / OWN / "lock", f"another download works in {request.to}: wait for it, or choose another --to"
+    ):
         records.sweep(request.to)
         mirror = Mirror(request.mirror) if request.mirror else None
         items = _items(request, plan, mirror)
@@ -89,22 +89,3 @@ def _size(items: Sequence[Item]) -> str:
         if unknown
         else known
     )
-
-
-@contextmanager
-def _only_one(to: Path) -> Iterator[None]:
-    """Keep two downloads from working in the same folder at once."""
-    own = to / OWN
-    try:
-        own.mkdir(parents=True, exist_ok=True)
-        lock = (own / "lock").open("w")
-    except OSError as error:
-        raise SpiculaError(
-            f"cannot write to {to}: {error.strerror}; choose another --to, or change its rights"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SpiculaError(f"another download works in {to}: wait for it, or choose another --to") from error
-        yield
