@@ -318,7 +318,7 @@ def _print(result: dict[str, Any]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=96, help="mammograms to make")
+    parser.add_argument("--images", type=int, default=128, help="mammograms to make")
     parser.add_argument("--height", type=int, default=3328)
     parser.add_argument("--width", type=int, default=2560)
     parser.add_argument("--repeat", type=int, default=3, help="runs of each way; the median counts")

@@ -123,6 +123,7 @@ def test_presets_have_the_published_sizes():
 def test_png8_does_not_lose_bits_silently(archive, tmp_path, indexed):
     with pytest.raises(UsageError, match=r"12 bits; use --format png16, or --preset display"):
         convert(archive, tmp_path / "out", Settings.of(format="png8"))
+    assert not (tmp_path / "out").exists()
     unknown = indexed(tmp_path / "archive", [{"path": "p1/left.dcm"}, {"path": "p2/film.pgm"}], "unknown.parquet")
     outcome = convert(unknown, tmp_path / "out", Settings.of(format="png8"))
     assert outcome.index["path"].to_pylist() == ["p2/film.png"]

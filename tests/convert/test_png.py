@@ -1,7 +1,6 @@
 import io
 import shutil
 import subprocess
-import zlib
 
 import cv2
 import numpy as np
@@ -94,10 +93,3 @@ def test_views_and_other_layouts_are_read_as_they_look():
 def test_other_arrays_are_refused(image):
     with pytest.raises(ValueError, match="grey or RGB"):
         png.encode(image)
-
-
-@given(st.binary(max_size=5000) | st.integers(0, 255).map(lambda value: bytes([value]) * 3000))
-def test_zlib_and_zlib_ng_give_the_same_bytes(data):
-    zlib_ng = pytest.importorskip("zlib_ng.zlib_ng", reason="zlib-ng only makes it quicker")
-    assert png.deflate(data, zlib_ng) == png.deflate(data, zlib)
-    assert zlib.decompress(png.deflate(data)) == data

@@ -8,7 +8,7 @@ from spicula import index
 from spicula.convert import folder, outcome
 from spicula.convert.layouts import layout_of, setting_of
 from spicula.convert.outcome import Outcome
-from spicula.convert.plan import plan_tasks
+from spicula.convert.plan import check, plan_tasks
 from spicula.convert.sample import Task
 from spicula.convert.settings import TREE_FORMATS, Settings
 from spicula.deidentify import Pseudonyms
@@ -56,10 +56,11 @@ def convert(
     """
     index_path, to = Path(index_path), Path(to).absolute()
     table = index.read(index_path, root)
+    check(table, to, settings)
     pseudonyms = _pseudonyms(settings, key_file, to)
     threads = jobs or cores()
     with folder.claim(to, settings):
-        planned = plan_tasks(table, to, settings, pseudonyms, threads)
+        planned = plan_tasks(table, settings, pseudonyms, threads)
         tasks = [one.task for one in planned if isinstance(one.task, Task)]
         layout = layout_of(settings)
         chunks: list[list[Task]] = layout.missing(to, tasks, settings)

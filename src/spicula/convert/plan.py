@@ -45,27 +45,34 @@ class _Image:
     ids: dict[str, str | None]
 
 
-def plan_tasks(
-    table: pa.Table, to: Path, settings: Settings, pseudonyms: Pseudonyms | None, jobs: int
-) -> list[Planned]:
+def check(table: pa.Table, to: Path, settings: Settings) -> None:
+    """Refuse what cannot end well, before anything is written.
+
+    Raises:
+        UsageError: the output would lie among the sources, which are only ever read, or png8 would lose bits.
+    """
+    if settings.format == "png8" and settings.preset == "raw":
+        deepest = max((bits or 0 for bits in table["bits"].to_pylist()), default=0)
+        if deepest > 8:
+            raise UsageError(TOO_DEEP.format(bits=deepest))
+    to = to.resolve()
+    if any(path.resolve().is_relative_to(to) for path in index.image_paths(table)):
+        raise UsageError(f"{to} holds images of this Index; choose a folder of its own for the output")
+
+
+def plan_tasks(table: pa.Table, settings: Settings, pseudonyms: Pseudonyms | None, jobs: int) -> list[Planned]:
     """Return what is to be done for every row of an Index.
 
     Files that have no digest in the Index are read to get one.
 
     Args:
         table: the Index.
-        to: the output folder.
         settings: of the conversion.
         pseudonyms: for ids and paths; None keeps them.
         jobs: threads that compute digests.
-
-    Raises:
-        UsageError: the output would lie among the sources, or png8 would lose bits.
     """
     root = index.root_of(table)
     rows = table.to_pylist()
-    _refuse_bits(rows, settings)
-    _refuse_sources_within(root, rows, to)
     named = _named(rows) if pseudonyms is None else _pseudonymous(rows, settings, pseudonyms)
     digests = _digests(root, rows, jobs)
     planned = []
@@ -136,22 +143,6 @@ def _pseudonymous(rows: Sequence[dict[str, Any]], settings: Settings, pseudonyms
 
 def _mask_paths(row: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(one["mask_path"] for one in row["lesions"] if one["mask_path"]))
-
-
-def _refuse_bits(rows: Sequence[dict[str, Any]], settings: Settings) -> None:
-    if settings.format != "png8" or settings.preset != "raw":
-        return
-    deepest = max((row["bits"] or 0 for row in rows), default=0)
-    if deepest > 8:
-        raise UsageError(TOO_DEEP.format(bits=deepest))
-
-
-def _refuse_sources_within(root: Path, rows: Sequence[dict[str, Any]], to: Path) -> None:
-    """Sources are only ever read: they must not lie where files are written."""
-    to = to.resolve()
-    for row in rows:
-        if (root / row["path"]).resolve().is_relative_to(to):
-            raise UsageError(f"{to} holds images of this Index; choose a folder of its own for the output")
 
 
 def _digests(root: Path, rows: Sequence[dict[str, Any]], jobs: int) -> list[str | OSError]:

@@ -3,14 +3,11 @@
 W3C PNG, third edition: signature, IHDR, IDAT, IEND. A filter takes away what a pixel has in common with its neighbour.
 What is left of a mammogram is noise, in which deflate finds nothing to repeat but the background: it is told to look
 for runs of one byte alone, which is as small as what libraries make at their default level, and quicker
-(`benchmarks/convert.py`). zlib-ng does it twice as fast as zlib; both give the same bytes.
+(`benchmarks/convert.py`). zlib-ng does it twice as fast as zlib.
 """
 
-import functools
-import importlib
 import struct
 import zlib
-from types import ModuleType
 
 import numpy as np
 
@@ -39,28 +36,16 @@ def encode(image: np.ndarray) -> bytes:
     channels = 3 if image.ndim == 3 else 1
     colour = _RGB if channels == 3 else _GREY
     header = struct.pack(">IIBBBBB", width, height, 8 * image.itemsize, colour, 0, 0, 0)
-    packed = deflate(_filtered(image, channels).data)
+    packed = _deflated(_filtered(image, channels).data)
     return b"".join([_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", packed), *_chunk(b"IEND", b"")])
 
 
-def deflate(data: bytes | memoryview, library: ModuleType | None = None) -> bytes:
-    """Return data as a zlib stream (RFC 1950) of literals and runs.
+def _deflated(data: memoryview) -> bytes:
+    """Return data as a zlib stream (RFC 1950) of literals and runs."""
+    from zlib_ng import zlib_ng
 
-    Args:
-        data: any bytes.
-        library: zlib or one that is like it; None: zlib-ng where it is installed.
-    """
-    library = library or _library()
-    packer = library.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_RLE)
+    packer = zlib_ng.compressobj(_LEVEL, zlib_ng.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib_ng.Z_RLE)
     return bytes(packer.compress(data) + packer.flush())
-
-
-@functools.cache
-def _library() -> ModuleType:
-    try:
-        return importlib.import_module("zlib_ng.zlib_ng")
-    except ImportError:
-        return zlib
 
 
 def _filtered(image: np.ndarray, channels: int) -> np.ndarray:
