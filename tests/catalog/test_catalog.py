@@ -53,6 +53,28 @@ def test_an_unknown_dataset_lists_those_there_are():
         catalog.index_dataset("x", Path(), Path())
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dicom", {"labels": 3}, "dicom: the option labels is 3, not a path"),
+        ("dicom", {"columns": 3}, "dicom: columns is 3, not a table of names"),
+        ("dicom", {"columns": ["label"]}, r"dicom: columns is \['label'\], not a table of names"),
+        ("dicom", {"columns": {"label": ["a"]}}, "dicom: columns is .*, not a table of names"),
+        ("folder", {"columns": "label"}, "folder: columns is 'label', not a table of names"),
+        ("folder", {"positive": 3}, "folder: positive is 3, not a label"),
+        ("folder", {"positive": ["a", 3]}, r"folder: positive is \['a', 3\], not a label"),
+        ("folder", {"patient_pattern": 3}, "folder: patient_pattern 3 is not a regular expression"),
+        ("exam-folders", {"list": ["a"]}, r"exam-folders: the option list is \['a'\], not a path"),
+        ("cbis-ddsm", {"tables": True}, "cbis-ddsm: the option tables is True, not a path"),
+    ],
+)
+def test_options_of_the_wrong_type_are_usage_errors(tmp_path, make_image, name, options, message):
+    make_image(tmp_path / "data" / "a" / "L_CC.png")
+
+    with pytest.raises(UsageError, match=message):
+        catalog.index_dataset(name, tmp_path / "data", tmp_path, options)
+
+
 def test_a_missing_folder_and_what_is_no_archive_are_usage_errors(tmp_path):
     with pytest.raises(UsageError, match=r"no folder .*absent; expected BreaKHis_v1.tar.gz"):
         catalog.index_dataset("breakhis", tmp_path / "absent", tmp_path)

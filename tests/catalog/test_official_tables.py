@@ -1,5 +1,6 @@
 """Tables of the archives: found, checked for their columns, read line by line, and never trusted."""
 
+import gzip
 import re
 
 import pytest
@@ -43,6 +44,9 @@ def test_a_table_that_is_not_utf_8_is_read_as_latin_1(tmp_path):
         (b'a,b\n1,"2"x\n', "is not CSV: line 2"),
         (b'a,b\n1,"2', "is not CSV: line 2"),
         (b'"a,b', "is not CSV"),
+        ("a,b\n1,2\n".encode("utf-16"), "is not CSV in UTF-8; it is compressed, a spreadsheet, or in UTF-16"),
+        (gzip.compress(b"a,b\n1,2\n"), "is not CSV in UTF-8"),
+        (b"a,\x1b[31mc\n1,2\n", r"has no column b; it has a, \?\[31mc\. Is it"),
     ],
 )
 def test_another_table_is_a_usage_error(tmp_path, content, message):

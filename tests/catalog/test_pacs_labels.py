@@ -108,9 +108,9 @@ def test_of_contradicting_lines_none_counts_and_a_repeated_one_does_no_harm(expo
     ("table", "options", "reason"),
     [
         ("a,label\nx,benign\n", {}, "names neither image, study nor patient"),
-        ("PatientID,diagnosis\nA,benign\n", {}, "has no column label; it has PatientID, diagnosis"),
+        ("PatientID,diagnosis\nA,benign\n", {}, "has no column label in its first line"),
         ("PatientID,label\nA,benign\n", {"columns": {"colour": "x"}}, "columns cannot fill colour; it can fill image"),
-        ("PatientID,label\nA,benign\n", {"columns": {"label": "x"}}, "has no column x; it has PatientID, label"),
+        ("PatientID,label\nA,benign\n", {"columns": {"label": "x"}}, "has no column x in its first line"),
         ("PatientID,label\nA,cyst\n", {}, "dicom: which of the labels cyst is to be found"),
         ("PatientID,label\nA,cyst\n", {"positive": "cancer"}, "positive names cancer, but the labels are cyst"),
         ("", {}, "names neither"),

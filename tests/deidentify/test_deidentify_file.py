@@ -1,6 +1,7 @@
 """De-identified files carry nothing of the person, keep their pixels byte for byte, and stay valid DICOM."""
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -9,8 +10,17 @@ import pydicom
 import pytest
 from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
 
 from spicula.catalog import index_dataset
 from spicula.deidentify import Pseudonyms, deidentify_file
@@ -92,6 +102,98 @@ def test_nothing_that_the_table_lists_survives_at_any_depth(mammogram, tmp_path,
     assert CANARY.encode() not in (tmp_path / "out.dcm").read_bytes()
 
 
+def deidentified(dataset: Dataset, folder: Path, pseudonyms: Pseudonyms) -> tuple[Dataset, bytes]:
+    """Write and de-identify a data set; return the result, and its bytes."""
+    pydicom.dcmwrite(folder / "in.dcm", dataset)
+    deidentify_file(folder / "in.dcm", folder / "out.dcm", pseudonyms)
+    return pydicom.dcmread(folder / "out.dcm"), (folder / "out.dcm").read_bytes()
+
+
+@pytest.mark.parametrize("items", [1, 2000])
+def test_a_sequence_written_as_bytes_of_unknown_kind_goes(mammogram, tmp_path, pseudonyms, monkeypatch, items):
+    item = Dataset()
+    item.PatientName, item.CodeMeaning = CANARY, "y" * 60
+    encoded = DicomBytesIO()
+    encoded.is_little_endian = encoded.is_implicit_VR = True
+    write_dataset(encoded, item)
+    one = struct.pack("<HHI", 0xFFFE, 0xE000, encoded.tell()) + encoded.getvalue()
+    dataset = pydicom.dcmread(mammogram)
+    with monkeypatch.context() as patch:
+        patch.setattr(pydicom.config, "replace_un_with_known_vr", False)
+        dataset[0x00082218] = DataElement(
+            0x00082218, "UN", one * items
+        )  # Anatomic Region Sequence, over 64 KiB if 2000
+        pydicom.dcmwrite(tmp_path / "in.dcm", dataset)
+    assert CANARY.encode() in (tmp_path / "in.dcm").read_bytes()
+
+    deidentify_file(tmp_path / "in.dcm", tmp_path / "out.dcm", pseudonyms)
+
+    assert CANARY.encode() not in (tmp_path / "out.dcm").read_bytes()
+
+
+def test_overlays_go_whole(mammogram, tmp_path, pseudonyms):
+    dataset = pydicom.dcmread(mammogram)
+    dataset.add_new(0x60020010, "US", 160)
+    dataset.add_new(0x60020022, "LO", CANARY)
+    dataset.add_new(0x60021500, "LO", CANARY)
+    dataset.add_new(0x60023000, "OW", b"\0" * 2560)
+
+    after, data = deidentified(dataset, tmp_path, pseudonyms)
+
+    assert CANARY.encode() not in data
+    assert not [tag for tag in after if tag.tag.group == 0x6002]
+
+
+def test_overlays_in_the_unused_bits_of_pixels_are_refused(mammogram, tmp_path, pseudonyms):
+    dataset = pydicom.dcmread(mammogram)
+    dataset.add_new(0x60000100, "US", 16)
+    dataset.add_new(0x60000102, "US", 12)
+
+    with pytest.raises(RejectedImageError, match="an overlay lies in the bits of its pixels"):
+        deidentified(dataset, tmp_path, pseudonyms)
+
+
+def test_pictures_inside_of_sequences_and_what_is_of_no_image_go(mammogram, tmp_path, pseudonyms):
+    dataset = pydicom.dcmread(mammogram)
+    picture = Dataset()
+    picture.PixelData = CANARY.encode()
+    picture["PixelData"].VR = "OB"
+    dataset.AnatomicRegionSequence[0].update(picture)
+    dataset.add_new(0x00041130, "CS", CANARY)  # File-set ID
+    dataset.add_new(0x7FE01234, "UN", CANARY.encode())
+
+    after, data = deidentified(dataset, tmp_path, pseudonyms)
+
+    assert CANARY.encode() not in data
+    assert after.PixelData == dataset.PixelData
+
+
+def test_where_the_frames_of_compressed_pixels_lie_is_kept(mammogram, tmp_path, pseudonyms):
+    dataset = pydicom.dcmread(mammogram)
+    dataset.compress(RLELossless, encapsulate_ext=True, generate_instance_uid=False)
+
+    after, _ = deidentified(dataset, tmp_path, pseudonyms)
+
+    assert after.ExtendedOffsetTable == dataset.ExtendedOffsetTable
+    assert after.ExtendedOffsetTableLengths == dataset.ExtendedOffsetTableLengths
+    assert after.PixelData == dataset.PixelData
+    assert np.array_equal(after.pixel_array, pydicom.dcmread(mammogram).pixel_array)
+
+
+def test_uids_that_the_table_does_not_list_are_replaced_unless_they_are_of_kinds(mammogram, tmp_path, pseudonyms):
+    dataset = pydicom.dcmread(mammogram)
+    dataset.SOPInstanceUIDOfConcatenationSource = "1.2.826.0.1.77"
+    dataset.RelatedGeneralSOPClassUID = ["1.2.826.0.1.78", "1.2.840.10008.5.1.4.1.1.1.2"]
+    dataset.FailedSOPInstanceUIDList = ["1.2.826.0.1.79", "1.2.840.10008.1.2"]
+
+    after, data = deidentified(dataset, tmp_path, pseudonyms)
+
+    assert after.SOPInstanceUIDOfConcatenationSource == pseudonyms.of("uid", "1.2.826.0.1.77")
+    assert after.RelatedGeneralSOPClassUID == dataset.RelatedGeneralSOPClassUID
+    assert list(after.FailedSOPInstanceUIDList) == [pseudonyms.of("uid", "1.2.826.0.1.79"), "1.2.840.10008.1.2"]
+    assert b"1.2.826.0.1.79" not in data
+
+
 def test_names_and_dates_that_the_table_does_not_list_go_as_well(mammogram, tmp_path, pseudonyms):
     from spicula.deidentify.profile import action_of
 
@@ -139,6 +241,7 @@ def test_what_the_images_are_about_stays(mammogram, tmp_path, pseudonyms):
         assert after[name].value == before[name].value, name
     assert after.PatientIdentityRemoved == "YES"
     assert after.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
+    assert after.LongitudinalTemporalInformationModified == "REMOVED"
     assert after.StudyDate in ("", None)
 
 
@@ -170,8 +273,9 @@ def test_a_given_patient_id_is_used(mammogram, tmp_path, pseudonyms):
     assert (after.PatientID, after.PatientName) == ("P-GIVEN", "P-GIVEN")
 
 
-def test_text_burned_into_the_pixels_is_refused(mammogram, tmp_path, pseudonyms):
-    source = write(mammogram, tmp_path / "in.dcm", BurnedInAnnotation="YES")
+@pytest.mark.parametrize("value", ["YES", ["NO", "YES"]])
+def test_text_burned_into_the_pixels_is_refused(mammogram, tmp_path, pseudonyms, value):
+    source = write(mammogram, tmp_path / "in.dcm", BurnedInAnnotation=value)
 
     with pytest.raises(RejectedImageError, match="text is burned into its pixels"):
         deidentify_file(source, tmp_path / "out.dcm", pseudonyms)
@@ -189,6 +293,26 @@ def test_the_source_stays_as_it_is_and_what_is_no_image_is_refused(mammogram, tm
     with pytest.raises(RejectedImageError):
         deidentify_file(broken, tmp_path / "broken-out.dcm", pseudonyms)
     assert not (tmp_path / "broken-out.dcm").exists()
+
+
+def test_a_header_nested_too_deep_is_refused(mammogram, tmp_path, pseudonyms):
+    data = mammogram.read_bytes()
+    tag = struct.pack("<HH", 0x0008, 0x2218)  # Anatomic Region Sequence
+    at = data.index(tag)
+    end = at + 12 + struct.unpack("<I", data[at + 8 : at + 12])[0]
+    for depth in range(60, 200, 5):
+        deep = b""
+        for _ in range(depth):
+            item = struct.pack("<HHI", 0xFFFE, 0xE000, 2**32 - 1) + deep + struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+            deep = tag + struct.pack("<2sHI", b"SQ", 0, 2**32 - 1) + item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+        (tmp_path / "in.dcm").write_bytes(data[:at] + deep + data[end:])
+        try:
+            deidentify_file(tmp_path / "in.dcm", tmp_path / "out.dcm", pseudonyms)
+        except RejectedImageError as error:
+            assert "RecursionError" in str(error)
+            break
+    else:
+        pytest.fail("no depth was refused")
 
 
 def test_a_header_that_cannot_be_written_again_is_refused_without_quoting_it(mammogram, tmp_path, pseudonyms):

@@ -1,6 +1,9 @@
 """Pseudonyms agree between processes that share a key file, and nothing else undoes them."""
 
+import os
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +68,50 @@ def test_another_file_is_refused_and_left_alone(tmp_path, content):
         Pseudonyms(path)
 
     assert path.read_bytes() == content
+
+
+def test_a_key_file_without_its_secret_is_refused(tmp_path):
+    path = tmp_path / "key"
+    Pseudonyms(path)
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM facts WHERE name = 'secret'")
+
+    with pytest.raises(UsageError, match="is not a key file of Spicula"):
+        Pseudonyms(path)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="is not a file"):
+        Pseudonyms(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(SpiculaError, match="cannot use the key file"):
+        Pseudonyms(tmp_path / "link")
+    (tmp_path / "text").write_text("")
+    for open_it in (Pseudonyms, Pseudonyms.open):
+        with pytest.raises(SpiculaError, match=r"cannot make the key file|no key file"):
+            open_it(tmp_path / "text" / "key")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+@pytest.mark.parametrize("rights", [0o700, 0o755])
+def test_a_folder_of_somebody_else_is_a_message_and_no_traceback(tmp_path, rights):
+    folder = tmp_path / "others"
+    folder.mkdir()
+    folder.chmod(rights)
+    for parent in folder.parents[:-1]:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    code = (
+        "from pathlib import Path; import sys; from spicula.deidentify import Pseudonyms; Pseudonyms(Path(sys.argv[1]))"
+    )
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+    done = subprocess.run(
+        [*nobody, sys.executable, "-c", code, folder / "key"], capture_output=True, text=True, check=False
+    )
+
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("spicula.errors.SpiculaError: cannot")
+    assert "Permission denied" in last
 
 
 def test_threads_and_processes_that_start_at_once_share_one_secret(tmp_path):
