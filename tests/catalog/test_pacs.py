@@ -143,6 +143,25 @@ def test_files_that_are_no_dicom_and_damaged_ones(export):
     assert len(rejected) == 5
 
 
+def test_a_whole_copy_is_taken_when_the_first_was_cut_short(export):
+    image = mammogram(export / "b", 1)
+    (export / "a").write_bytes(image.read_bytes()[:-20])
+    (export / "c").write_bytes(image.read_bytes())
+    rows, rejected = read(export)
+    assert [row["path"] for row in rows.values()] == ["b"]
+    assert "cut short" in rejected.pop("a")
+    assert rejected == {"c": "a copy of b, which is indexed"}
+
+
+def test_names_of_files_cannot_steer_the_terminal(export, tmp_path, capsys):
+    mammogram(export / "whole", 1)
+    (export / "broken\nspicula: fine\x1b[2J").write_bytes(b"text")
+
+    assert cli.main(["index", "dicom", "--from", str(export), "--to", str(tmp_path / "i.parquet")]) == 0
+
+    assert r"rejected broken\nspicula: fine\x1b[2J: not a DICOM file" in capsys.readouterr().err.splitlines()
+
+
 def test_copies_and_conflicting_copies(export):
     image = mammogram(export / "a", 1)
     (export / "b").write_bytes(image.read_bytes())

@@ -275,3 +275,19 @@ def test_real_images(test_data, tmp_path):
         "emri_small_jpeg_2k_lossless_too_short.dcm",
     ]
     assert store.read(np.arange(6)).std(axis=(1, 2, 3)).min() > 20
+
+
+def test_12_bit_values_in_a_file_of_16_bits_are_not_made_almost_black(tmp_path, mammogram, index_of):
+    import cv2
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "raw.png"), mammogram(top=4095).astype(np.uint16))
+    table = index_of(folder, bits=12)
+
+    rejected = build_store(table, SETTINGS, tmp_path / "store").rejected.to_pylist()
+    assert [row["path"] for row in rejected] == ["raw.png"]
+    assert "use 12 of the 16 bits of its file" in rejected[0]["reason"]
+    by_percentile = build_store(table, SETTINGS.model_copy(update={"contrast": "percentile"}), tmp_path / "store")
+    assert by_percentile.read(np.arange(1)).max() > 200
+    assert len(build_store(index_of(folder, bits=16), SETTINGS, tmp_path / "other")) == 1

@@ -64,7 +64,7 @@ def _resolve(dataset: Dataset, options: Mapping[str, Any], home: Path, root: Pat
     for name, option in dataset.options.items():
         value = options.get(name)
         if value is not None:
-            resolved[name] = _find(dataset, name, Path(value), (home, root)) if option.is_path else value
+            resolved[name] = _find(dataset, name, value, (home, root)) if option.is_path else value
         elif beside and _lies_in(home, option):
             resolved[name] = (home / str(option.beside)).absolute()
     return resolved
@@ -74,11 +74,13 @@ def _lies_in(home: Path, option: Option) -> bool:
     return option.beside is not None and (home / option.beside).is_file()
 
 
-def _find(dataset: Dataset, name: str, value: Path, places: Sequence[Path]) -> Path:
+def _find(dataset: Dataset, name: str, value: Any, places: Sequence[Path]) -> Path:
+    if not isinstance(value, str | Path):
+        raise UsageError(f"{dataset.name}: the option {name} is {value!r}, not a path")
     for place in places:
         if (place / value).exists():
             return (place / value).absolute()
-    where = "" if value.is_absolute() else f" in {places[0]}"
+    where = "" if Path(value).is_absolute() else f" in {places[0]}"
     raise UsageError(f"{dataset.name}: the option {name} says {value}, but there is no such file{where}")
 
 

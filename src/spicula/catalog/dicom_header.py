@@ -37,6 +37,9 @@ BREAST_TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
 #: least that a unit must offer for such views is 1.4 (21 CFR 900.12(b)(6)); contact views stay near 1.1.
 LEAST_MAGNIFICATION = 1.4
 
+#: Ages above are none: 999 stands for "not known" in some systems.
+OLDEST = 130
+
 # PS3.3 C.8.11.7.1.4 and C.8.21.6.1.1: Defined Terms of Image Type, values 3 to 5.
 _TOMOSYNTHESIS_TYPES = frozenset(("TOMO_PROJ", "TOMOSYNTHESIS", "TOMO"))
 _SYNTHETIC_TYPES = frozenset(("GENERATED_2D", "TOMO_2D"))
@@ -334,5 +337,5 @@ def _age(value: str | None) -> float | None:
     found = re.fullmatch(r"(\d{1,3})([DWMY])", value or "")
     if not found:
         return None
-    number, unit = int(found[1]), found[2]
-    return float(number // {"Y": 1, "M": 12, "W": 52, "D": 365}[unit])
+    years = int(found[1]) // {"Y": 1, "M": 12, "W": 52, "D": 365}[found[2]]
+    return float(years) if years <= OLDEST else None

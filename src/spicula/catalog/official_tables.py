@@ -51,7 +51,7 @@ def read_csv(table: Path, columns: Sequence[str], delimiter: str = ",") -> Itera
         raise UsageError(f"the table {table} is not CSV: {error}") from error
     missing = [column for column in columns if column not in names]
     if missing:
-        has = ", ".join(names)[:200] or "none"
+        has = "".join(letter if letter.isprintable() else "?" for letter in ", ".join(names)[:200]) or "none"
         raise UsageError(
             f"the table {table} has no column {', '.join(missing)}; it has {has}. Is it the archive's own?"
         )
@@ -153,6 +153,8 @@ def _text(table: Path) -> str:
         data = table.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the table {table}: {error.strerror}") from error
+    if b"\0" in data[:1000]:
+        raise UsageError(f"the table {table} is not CSV in UTF-8; it is compressed, a spreadsheet, or in UTF-16")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from spicula import index
-from spicula.progress import progress
+from spicula.errors import SpiculaError
+from spicula.progress import progress, say
 
 #: What lies beside images in archives; other files that an adapter does not know are reported.
 _DOCUMENTS = (
@@ -23,19 +24,35 @@ Rejection = dict[str, str]
 def walk(folder: Path) -> Iterator[str]:
     """Yield the files below a folder, as sorted paths relative to it with forward slashes.
 
-    Hidden files and folders and the resource forks of macOS (`__MACOSX`) are left out.
+    Hidden files and folders and the resource forks of macOS (`__MACOSX`) are left out. A link to a folder is not
+    followed; it, and a folder that cannot be listed, are named on stderr and are paths themselves, which are no files.
+
+    Raises:
+        SpiculaError: the folder itself cannot be listed.
     """
     return progress(_walk(folder), f"listing {folder.name}", "files")
 
 
 def _walk(folder: Path) -> Iterator[str]:
     root = os.fspath(folder)
-    for parent, folders, names in os.walk(root):
+    errors: list[OSError] = []
+    links: list[str] = []
+    for parent, folders, names in os.walk(root, onerror=errors.append):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         prefix = "" if parent == root else parent[len(root) :].strip(os.sep).replace(os.sep, "/") + "/"
+        links += [prefix + name for name in folders if Path(parent, name).is_symlink()]
         for name in sorted(names):
             if not name.startswith("."):
                 yield prefix + name
+    for path in links:
+        say(f"{ascii(path)[1:-1]} is a link to a folder, which is not followed")
+        yield path
+    for error in errors:
+        path = os.path.relpath(error.filename, root).replace(os.sep, "/")
+        if path == ".":
+            raise SpiculaError(f"cannot list {folder}: {error.strerror}; check its rights")
+        say(f"{ascii(path)[1:-1]} cannot be listed ({error.strerror}); what it holds is left out")
+        yield path
 
 
 def is_document(path: str) -> bool:

@@ -57,6 +57,7 @@ def print_outcome(outcome: Any, as_json: bool) -> int:
 def list_rejected(rejected: Any, most: int = 20) -> None:
     """Name rejected files on stderr; the table has them all."""
     for row in rejected.slice(0, most).to_pylist():
-        print(f"rejected {row['path']}: {row['reason']}", file=sys.stderr)
+        line = f"rejected {row['path']}: {row['reason']}"
+        print("".join(one if one.isprintable() else ascii(one)[1:-1] for one in line), file=sys.stderr)
     if len(rejected) > most:
         print(f"and {len(rejected) - most} more, in the rejected table", file=sys.stderr)

@@ -1,6 +1,7 @@
 """One DICOM file without what says who it is of: header by the basic profile, pixel data byte for byte."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from spicula import __version__, files, headers
 from spicula.deidentify.profile import EDITION, action_of
 from spicula.deidentify.pseudonyms import Pseudonyms
-from spicula.errors import RejectedImageError
+from spicula.errors import RejectedImageError, SpiculaError
 from spicula.silence import silence
 
 if TYPE_CHECKING:
     import pydicom
     from pydicom.dataelem import DataElement
 
-_PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
+_PIXEL_GROUP = 0x7FE0
+_PIXELS = (0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00010)  # PS3.3 section C.7.6.3: where frames lie, and pixel data
 
 # A value that says nothing, for each value representation (PS3.5 section 6.2) that the profile gives one.
 _DUMMIES: dict[str, Any] = {
@@ -36,9 +38,9 @@ def deidentify_file(source: Path, target: Path, pseudonyms: Pseudonyms, patient:
     """Write a DICOM file again without what identifies a person: PS3.15, basic profile, no option.
 
     Names, ids, dates, times, descriptions, private attributes, and everything else that table E.1-1 lists go, at any
-    depth, and with them overlays, curves and any attribute of a name or date that the table does not know. UIDs are
-    replaced by pseudonyms, the patient id too. The pixel data stay as they are, byte for byte and in their transfer
-    syntax; the preamble is empty.
+    depth, and with them overlays, curves, images inside of sequences, and any attribute of a name, a date or unknown
+    bytes that the table does not list. UIDs are replaced by pseudonyms, the patient id too. The pixel data stay as they
+    are, byte for byte and in their transfer syntax; the preamble is empty.
 
     Args:
         source: the file, which is only read.
@@ -48,7 +50,7 @@ def deidentify_file(source: Path, target: Path, pseudonyms: Pseudonyms, patient:
 
     Raises:
         RejectedImageError: it is not a DICOM image that can be read, or its header says that text is burned into its
-            pixels, which this profile does not clean.
+            pixels or an overlay stored in their unused bits, which this profile does not clean.
         SpiculaError: the target or the key file cannot be written.
     """
     import pydicom
@@ -57,25 +59,37 @@ def deidentify_file(source: Path, target: Path, pseudonyms: Pseudonyms, patient:
     with silence:
         try:
             dataset = pydicom.dcmread(source, force=True)
-            _refuse_burned_in(dataset)
+            _refuse_nameless(dataset)
+            _refuse_marked_pixels(dataset)
             syntax = _transfer_syntax(dataset)
             clean = _clean(dataset, pseudonyms)
+            clean.update({tag: dataset[tag] for tag in _PIXELS if tag in dataset})
             _add_identity(clean, dataset, pseudonyms, patient)
             encoded = BytesIO()
             pydicom.dcmwrite(encoded, _with_meta(clean, syntax), enforce_file_format=True)
-        except RejectedImageError:
+        except SpiculaError:
             raise
-        except (AttributeError, KeyError, NotImplementedError, OverflowError, TypeError, ValueError) as error:
-            # The message would quote the header.
+        except Exception as error:  # what pydicom raises is not documented, and its messages quote the header
             raise RejectedImageError(f"its header cannot be de-identified ({type(error).__name__})") from None
     files.write_bytes(target, encoded.getvalue())
 
 
-def _refuse_burned_in(dataset: "pydicom.Dataset") -> None:
-    if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
+def _refuse_nameless(dataset: "pydicom.Dataset") -> None:
+    missing = [name for name in ("SOPClassUID", "SOPInstanceUID") if not dataset.get(name)]
+    if missing:
+        raise RejectedImageError(f"its header has no {' and no '.join(missing)}, which every DICOM file must have")
+
+
+def _refuse_marked_pixels(dataset: "pydicom.Dataset") -> None:
+    if "YES" in str(dataset.get("BurnedInAnnotation", "")).upper():  # of several values, any
         raise RejectedImageError(
             "its header says that text is burned into its pixels (Burned In Annotation), which may name the person"
         )
+    for group in range(0x6000, 0x6100, 2):
+        # an overlay without data of its own, at a bit of the pixels (PS3.3 section C.9.2, allowed until 2004)
+        is_embedded = (group, 0x3000) not in dataset and (group, 0x0102) in dataset and dataset[group, 0x0102].value
+        if is_embedded:
+            raise RejectedImageError("an overlay lies in the bits of its pixels, which may name the person")
 
 
 def _transfer_syntax(dataset: "pydicom.Dataset") -> str:
@@ -95,7 +109,7 @@ def _clean(dataset: "pydicom.Dataset", pseudonyms: Pseudonyms) -> "pydicom.Datas
     clean = pydicom.Dataset()
     for element in _elements(dataset):
         action = action_of(element.tag, element.VR)
-        if int(element.tag) in _PIXELS or action is None:
+        if action is None:
             clean[element.tag] = element
         elif action == "inside" and element.VR == "SQ":
             clean.add_new(element.tag, "SQ", [_clean(item, pseudonyms) for item in element.value or []])
@@ -110,15 +124,12 @@ def _clean(dataset: "pydicom.Dataset", pseudonyms: Pseudonyms) -> "pydicom.Datas
 
 
 def _elements(dataset: "pydicom.Dataset") -> Iterator["DataElement"]:
-    """Yield the elements that can be read; one that cannot might say anything, and goes."""
+    """Yield the elements that can be read, but pixel data; one that cannot might say anything, and goes."""
     for tag in sorted(dataset.keys()):
-        if tag.group == 2:
+        if tag.group < 8 or tag.group == _PIXEL_GROUP:  # below 8: of messages, files and media (PS3.5 section 7.1)
             continue
-        try:
+        with suppress(Exception):  # pydicom converts on access, and what it raises is not documented
             yield dataset[tag]
-        except Exception as error:  # pydicom converts on access, and what it raises is not documented
-            if int(tag) in _PIXELS:
-                raise RejectedImageError(f"its pixel data cannot be read ({type(error).__name__})") from None
 
 
 def _replaced(element: "DataElement", pseudonyms: Pseudonyms) -> str | list[str]:
@@ -143,6 +154,7 @@ def _add_identity(
     clean.PatientID = patient or (pseudonyms.of("patient", original) if original else "ANONYMIZED")
     clean.PatientName = clean.PatientID
     clean.PatientIdentityRemoved = "YES"
+    clean.LongitudinalTemporalInformationModified = "REMOVED"  # PS3.15 E.2: no option keeps dates
     clean.DeidentificationMethod = f"DICOM PS3.15 {EDITION} basic profile, Spicula {__version__}"
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = _METHOD

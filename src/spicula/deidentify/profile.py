@@ -31,9 +31,12 @@ _ACTIONS: dict[str, Action] = {
     "X_Z_U_STAR_TAGS": "inside",
 }
 
-# Value representations that hold a name or a point in time and nothing else: an attribute of these that the table does
-# not list (a retired one, or one of a later edition) goes as well.
-_TELLING = ("PN", "DA", "TM", "DT")
+# What the table does not list goes as well where it can only be a name or a point in time (a retired attribute, or one
+# of a later edition), and where it is bytes of unknown kind: a whole sequence can be among them (PS3.5 section 6.2.2).
+_TELLING = ("PN", "DA", "TM", "DT", "UN")
+# UIDs of anything but these are of something that one person, or one institution, has.
+_KINDS_OF_UIDS = ("SOPClass", "TransferSyntax", "CodingScheme")
+_OVERLAYS = range(0x6000, 0x6100)  # PS3.3 section C.9.2: repeating groups
 
 
 def action_of(tag: "BaseTag", vr: str) -> Action | None:
@@ -43,7 +46,7 @@ def action_of(tag: "BaseTag", vr: str) -> Action | None:
         tag: of the attribute, at any depth.
         vr: its value representation.
     """
-    if tag.is_private:
+    if tag.is_private or tag.group in _OVERLAYS:  # the table removes an overlay's data; what is left is of no use
         return "remove"
     exact, ranges = _table()
     listed = exact.get((tag.group, tag.element))
@@ -51,15 +54,18 @@ def action_of(tag: "BaseTag", vr: str) -> Action | None:
         listed = next((action for mask, value, action in ranges if int(tag) & mask == value), None)
     if listed is not None:
         return listed
-    if vr in _TELLING or (vr == "UN" and not _is_known(tag)):
+    if vr in _TELLING:
         return "remove"
+    if vr == "UI" and not _is_of_kinds(tag):
+        return "uid"
     return "inside" if vr == "SQ" else None
 
 
-def _is_known(tag: "BaseTag") -> bool:
-    from pydicom.datadict import dictionary_has_tag
+def _is_of_kinds(tag: "BaseTag") -> bool:
+    """Say whether the UIDs of an attribute are those of kinds of things, not of things."""
+    from pydicom.datadict import keyword_for_tag
 
-    return bool(dictionary_has_tag(tag))
+    return any(kind in keyword_for_tag(tag) for kind in _KINDS_OF_UIDS)
 
 
 @functools.cache

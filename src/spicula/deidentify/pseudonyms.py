@@ -43,14 +43,16 @@ class Pseudonyms:
 
         Raises:
             UsageError: it is not a key file, or others can read it.
-            SpiculaError: it cannot be written.
+            SpiculaError: it cannot be read or made.
         """
         self.path = Path(path)
-        if not self.path.exists():
+        if not _exists(self.path):
             _create(self.path)
-        _refuse_if_shared(self.path)
+        _check_file(self.path)
         with self._open() as database:
             row = database.execute("SELECT value FROM facts WHERE name = 'secret'").fetchone()
+        if row is None:
+            raise UsageError(self._refusal())
         self._secret = bytes.fromhex(row[0])
         self._known: set[tuple[Kind, str]] = set()
 
@@ -60,8 +62,9 @@ class Pseudonyms:
 
         Raises:
             UsageError: there is none, it is not a key file, or others can read it.
+            SpiculaError: it cannot be read.
         """
-        if not Path(path).is_file():
+        if not _exists(Path(path)):
             raise UsageError(f"no key file {path}; it is the one that was given to spicula convert --key-file")
         return cls(path)
 
@@ -110,10 +113,11 @@ class Pseudonyms:
             except (sqlite3.DatabaseError, TypeError) as error:
                 if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
                     raise
-                raise UsageError(
-                    f"{self.path} is not a key file of Spicula; name another, or none that exists"
-                ) from error
+                raise UsageError(self._refusal()) from error
             yield database
+
+    def _refusal(self) -> str:
+        return f"{self.path} is not a key file of Spicula; name another, or none that exists"
 
 
 def _create(path: Path) -> None:
@@ -140,9 +144,26 @@ def _create(path: Path) -> None:
         raise SpiculaError(f"cannot make the key file {path}: {error.strerror}; check the folder's rights") from error
 
 
-def _refuse_if_shared(path: Path) -> None:
-    """Refuse a key file that other users can read: it undoes what the pseudonyms are for."""
-    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+def _exists(path: Path) -> bool:
+    with _usable(path):
+        return path.exists()
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SpiculaError(f"cannot use the key file {path}: {error.strerror}; check its rights") from error
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file, and a key file that other users can read: it undoes what the pseudonyms are for."""
+    with _usable(path):
+        mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"the key file {path} is not a file; name another, or none that exists")
+    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
         raise UsageError(f"the key file {path} can be read by others; make it private with: chmod 600 {path}")
 
 
@@ -155,5 +176,5 @@ def _connect(path: Path) -> Iterator[sqlite3.Connection]:
                 yield database
         finally:
             database.close()
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         raise SpiculaError(f"cannot use the key file {path}: {error}") from error

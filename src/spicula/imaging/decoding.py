@@ -13,7 +13,7 @@ from spicula.errors import RejectedImageError, SpiculaError
 from spicula.files import sha256_file
 from spicula.imaging import worker_process
 from spicula.imaging.preprocess import Prepared, Preprocess
-from spicula.imaging.readers import read_pixels
+from spicula.imaging.readers import Pixels, read_pixels
 from spicula.imaging.shards import Task, write_shard
 from spicula.imaging.worker_process import Tell, Work
 
@@ -30,7 +30,21 @@ def prepare(task: Task, preprocess: Preprocess) -> Prepared:
     """
     if sha256_file(Path(task.path)) != task.sha256:
         raise RejectedImageError("it changed after it was indexed; index the images again")
-    return preprocess.apply(read_pixels(Path(task.path), task.frame), task.laterality)
+    pixels = read_pixels(Path(task.path), task.frame)
+    _refuse_almost_black(pixels, task.bits, preprocess)
+    return preprocess.apply(pixels, task.laterality)
+
+
+def _refuse_almost_black(pixels: Pixels, bits: int | None, preprocess: Preprocess) -> None:
+    """Refuse 12-bit values in a file of 16 bits (as `spicula convert` writes `raw`), stretched from black to white.
+
+    Nothing in the file tells how bright they are, so that a bundle, which has no Index, could not do better either.
+    """
+    if preprocess.contrast == "full" and bits and bits < pixels.bits and int(pixels.array.max()) < 2**bits:
+        raise RejectedImageError(
+            f"its values use {bits} of the {pixels.bits} bits of its file, and would come out almost black: set"
+            ' contrast = "percentile", or convert with --scale-to-16'
+        )
 
 
 def prepare_chunk(tasks: list[Task], preprocess: Preprocess, folder: Path, tell: Tell) -> None:

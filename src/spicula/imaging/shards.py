@@ -36,6 +36,7 @@ class Task:
         sha256: of the file, when it was indexed.
         frame: which image of the file.
         laterality: L, R or None, as a hint.
+        bits: stored bits a sample, by the Index; None: not known.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Task:
     sha256: str
     frame: int
     laterality: str | None
+    bits: int | None = None
 
 
 @dataclass(frozen=True)

@@ -154,13 +154,13 @@ def _tasks(index: pa.Table, preprocess: Preprocess, jobs: int) -> list[Task | st
             for row, digest in zip(unknown, progress(found, "hashing images", total=len(unknown)), strict=True):
                 digests[row] = digest
     tasks: list[Task | str] = []
-    columns = (index["frame"].to_pylist(), index["laterality"].to_pylist())
-    for path, digest, frame, laterality in zip(paths, digests, *columns, strict=True):
+    columns = [index[name].to_pylist() for name in ("frame", "laterality", "bits")]
+    for path, digest, frame, laterality, bits in zip(paths, digests, *columns, strict=True):
         if isinstance(digest, OSError):
             tasks.append(f"cannot be read: {digest.strerror or digest}")
         else:
             key = shards.key_of(digest, frame, laterality, preprocess)
-            tasks.append(Task(key, str(path), digest, frame, laterality))
+            tasks.append(Task(key, str(path), digest, frame, laterality, bits))
     return tasks
 
 

@@ -24,12 +24,13 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
         UsageError: an option is wrong, a column is not in the table, or it is not clear which label is target 1.
     """
     pattern = choices.patient_pattern(DATASET.name, options.get("patient_pattern"))
+    columns = choices.columns(DATASET.name, options.get("columns"))
     if options.get("table") is None:
-        if options.get("columns") is not None:
+        if columns is not None:
             raise UsageError("folder: the option columns needs the option table, the CSV file that has them")
         rows, rejected = _read_class_folders(folder)
     else:
-        rows, rejected = tables.read(folder, options["table"], options.get("columns"))
+        rows, rejected = tables.read(folder, options["table"], columns)
     rows = choices.with_patients(rows, pattern, rejected)
     is_positive = choices.positive_rule(DATASET.name, rows, options.get("positive"))
     for row in rows:
@@ -50,6 +51,8 @@ def _read_class_folders(folder: Path) -> tuple[list[dict[str, Any]], list[Reject
         elif len(parts) > depth + 1:
             split = _SPLIT_FOLDERS[parts[0]] if depth else None
             rows.append({"image_id": path, "path": path, "label": parts[depth], "split": split})
+        elif (folder / path).is_dir():
+            rejected.append(reject(path, "a folder that is a link or cannot be listed"))
         elif _is_image(folder / path):
             rejected.append(reject(path, "lies in no class folder"))
     return rows, rejected

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spicula import index
+from spicula.catalog import birads
 from spicula.catalog.tree import Rejection, reject
 from spicula.errors import UsageError
 
@@ -56,7 +57,7 @@ CONVERTERS: Mapping[str, Callable[[str], Any]] = {
     "modality": _text,
     "laterality": _word(*index.LATERALITIES, left="L", right="R"),
     "view": _text,
-    "birads": _text,
+    "birads": birads.parse,
     "density": _text,
     "subtype": _text,
     "magnification": _number(0, is_least_allowed=False),
@@ -124,7 +125,7 @@ def read_lines(dataset: str, table: Path) -> tuple[list[str], Iterator[tuple[int
     except csv.Error as error:
         raise UsageError(f"{dataset}: the table {table} is not CSV: {error}") from error
     if len(set(names)) < len(names):
-        raise UsageError(f"{dataset}: the table {table} has two columns of one name: {', '.join(names)}")
+        raise UsageError(f"{dataset}: the table {table} has two columns of one name; its first line has to name them")
     reader.fieldnames = names
     return names, _numbered(dataset, table, reader)
 

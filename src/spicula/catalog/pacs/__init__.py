@@ -14,7 +14,7 @@ from spicula.catalog.pacs import dicomdir, mammograms
 from spicula.catalog.pacs import labels as given_labels
 from spicula.catalog.tree import Rejection, is_document, is_text, reject, rejected_table, walk
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
-from spicula.errors import UsageError
+from spicula.errors import RejectedImageError, UsageError
 
 if TYPE_CHECKING:
     import pydicom
@@ -48,7 +48,7 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
     ids = options.get("ids", "hashed")
     if ids not in IDS:
         raise UsageError(f"dicom: ids is {ids!r}, not one of {', '.join(IDS)}")
-    table, columns = options.get("labels"), options.get("columns")
+    table, columns = options.get("labels"), choices.columns(DATASET.name, options.get("columns"))
     if table is None and (columns is not None or options.get("positive") is not None):
         raise UsageError("dicom: the options columns and positive need the option labels, the CSV file")
     export = _Export(ids, None if table is None else given_labels.read(table, columns))
@@ -90,18 +90,30 @@ def _add(folder: Path, path: str, header: "pydicom.Dataset", export: _Export) ->
         return "has no valid SOPInstanceUID"
     if "Rows" not in header or "Columns" not in header:
         return "a DICOM file without an image (no Rows or Columns)"
-    known = export.paths.setdefault(uid, path)
-    if known is not path:
-        same = files.sha256_file(folder / path) == files.sha256_file(folder / known)
-        what = "a copy of" if same else "has the SOPInstanceUID but not the content of"
-        return f"{what} {known}, which is indexed"
     frames = _frames(header)
     if frames is None:
         return f"declares no number of frames from 1 to {headers.MAX_FRAMES}"
+    known = export.paths.get(uid)
+    if known is not None and not _gives_way(folder, known, export):
+        same = files.sha256_file(folder / path) == files.sha256_file(folder / known)
+        what = "a copy of" if same else "has the SOPInstanceUID but not the content of"
+        return f"{what} {known}, which is indexed"
+    export.paths[uid] = path
     row = _row(path, uid, header, export)
     ids = [uid] + [f"{uid}#{frame}" for frame in range(1, frames)]
     export.rows += [{**row, "image_id": image_id, "frame": frame} for frame, image_id in enumerate(ids)]
     return None
+
+
+def _gives_way(folder: Path, known: str, export: _Export) -> bool:
+    """Take back an image that cannot be used, such as the beginning of a file, now that there is another of its UID."""
+    try:
+        headers.read_header(folder / known)
+    except RejectedImageError as error:
+        export.rows = [row for row in export.rows if row["path"] != known]
+        export.rejected.append(reject(known, str(error)))
+        return True
+    return False
 
 
 def is_uid(value: str) -> bool:

@@ -1,6 +1,7 @@
 """A hospital's own labels for DICOM images: a CSV table that names images, studies or patients, and maybe the side.
 
-What the table calls a patient is compared and never repeated: no message holds it.
+What the table calls a patient is compared and never repeated: no message holds it, nor any other value or name of a
+column, for a table without a line of names begins with a patient.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -79,7 +80,7 @@ def read(table: Path, columns: Mapping[str, str] | None) -> Labels:
         )
     if "label" not in mapping:
         raise UsageError(
-            f"dicom: the table {table} has no column label; it has {', '.join(names)}. "
+            f"dicom: the table {table} has no column label in its first line. "
             'Say which one to take with the option columns, as in columns = {label = "diagnosis"}'
         )
     labels = Labels(table.name, keys, {}, [])
@@ -95,7 +96,7 @@ def _mapping(table: Path, names: list[str], columns: Mapping[str, str]) -> dict[
         raise UsageError(f"dicom: columns cannot fill {', '.join(unknown)}; it can fill {', '.join(allowed)}")
     absent = [str(name) for name in columns.values() if name not in names]
     if absent:
-        raise UsageError(f"dicom: the table {table} has no column {', '.join(absent)}; it has {', '.join(names)}")
+        raise UsageError(f"dicom: the table {table} has no column {', '.join(absent)} in its first line")
     mapping = {}
     for one in allowed:
         found = [name for name in KEYS.get(one, (one,)) if name in names]
@@ -140,4 +141,4 @@ def _converted(one: str, mapping: Mapping[str, str], value: str) -> Any:
     try:
         return convert(value)
     except ValueError as error:
-        raise ValueError(f"{mapping[one]} is {value[:60]!r}, {error}") from None
+        raise ValueError(f"{mapping[one]} is {error}") from None
