@@ -151,3 +151,10 @@ def test_exams_of_vindr_mammo_can_be_selected():
 )
 def test_cbis_ddsm_has_cases_where_others_have_patients(patient_id, person):
     assert sources.person(patient_id) == person
+
+
+def test_the_catalog_and_the_sources_agree():
+    for name, origin in sources.SOURCES.items():
+        assert origin.terms in ("", catalog.DATASETS[name].terms)
+        assert "\n" not in origin.way
+        assert bool(origin.closed) != bool(origin.kinds), name

@@ -87,20 +87,20 @@ def test_rows_of_a_miniature(archive):
     assert len(rows) == 8
     row = rows["20586986"]
     assert row["path"] == f"AllDICOMs/20586986_{ANNA}_MG_L_ML_ANON.dcm"
-    assert (row["patient_id"], row["exam_id"]) == (ANNA, f"{ANNA}-2010H1")
+    assert (row["patient_id"], row["exam_id"]) == (ANNA, f"{ANNA}-201001")
     assert (row["laterality"], row["view"], row["birads"], row["density"]) == ("L", "MLO", "4C", "B")
     assert (row["label"], row["target"], row["split"], row["age"]) == ("suspicious", 1, None, None)
     assert (row["modality"], row["manufacturer"], row["bits"], row["flags"]) == ("MG", "SIEMENS", 12, [])
 
 
-def test_patients_and_exams_come_from_the_file_names_and_the_semester(archive):
+def test_patients_and_exams_come_from_the_file_names_and_the_date(archive):
     rows, _ = read(archive())
     assert {row["patient_id"] for row in rows.values()} == {ANNA, BEA, CLEO}
     assert {row["exam_id"] for row in rows.values()} == {
-        f"{ANNA}-2010H1",
-        f"{ANNA}-2008H2",
-        f"{BEA}-2009H1",
-        f"{CLEO}-2010H1",
+        f"{ANNA}-201001",
+        f"{ANNA}-200802",
+        f"{BEA}-200901",
+        f"{CLEO}-201001",
     }
 
 
@@ -290,13 +290,12 @@ def test_a_folder_without_outlines_is_told(archive):
     ("line", "reason"),
     [
         ("removed;removed;B;CC;201001;1;2;1", "Laterality is 'B', not one of L, R"),
-        ("removed;removed;L;LM;201001;1;2;1", "View is 'LM', not one of CC, ML, MLO"),
-        ("removed;removed;L;CC;201013;1;2;1", "Acquisition date is '201013', not a year and a semester (201001)"),
+        ("removed;removed;L;LM;201001;1;2;1", "View is 'LM', not one of CC, ML, MLO, FB"),
         ("removed;removed;L;CC;201001;one;2;1", "File Name is 'one', not the number of an image"),
         ("removed;removed;L;CC;201001;1;5;1", "ACR is '5', not one of 1, 2, 3, 4"),
         ("removed;removed;L;CC;201001;1;2;4d", "Bi-Rads is '4d', not a BI-RADS assessment (0 to 6, 4A, 4B, 4C)"),
         ("removed;removed;L", "has fewer values than the table has columns"),
-        ("average;;;;;;2,3;", "Acquisition date is '', not a year and a semester (201001)"),
+        ("average;;;;;;2,3;", "File Name is '', not the number of an image"),
     ],
 )
 def test_a_malformed_line_is_reported_with_its_number(archive, line, reason):

@@ -63,6 +63,11 @@ class Origin:
             return ("tcia", "idc")
         return ("web",) if self.files else ()
 
+    @property
+    def way(self) -> str:
+        """How a user gets it, in one line."""
+        return self.closed or f"{self.size}, from {' or '.join(self.kinds)}; {self.note}"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -92,7 +97,7 @@ _NO_CHECKSUM = "the archive publishes no checksum: size, and the file's own CRC-
 SOURCES: Mapping[str, Origin] = MappingProxyType(
     {
         "mini-mias": Origin(
-            terms="research only; may not be rented, leased or sold (Licence.txt in the archive)",
+            terms="research only, no resale (Licence.txt of the archive)",
             size="one file of about 100 MB",
             files=Files("http://peipa.essex.ac.uk/pix/mias/", ("all-mias.tar.gz",)),
             note=f"sent over plain http, the server offers no other; {_NO_CHECKSUM}",
@@ -104,7 +109,7 @@ SOURCES: Mapping[str, Origin] = MappingProxyType(
             note=_NO_CHECKSUM,
         ),
         "idc-patches": Origin(
-            terms="published for research with a tutorial, without a licence text; cite both papers",
+            terms="published for research, without a licence text; cite both papers",
             size="one file of about 1.6 GB",
             files=Files("https://andrewjanowczyk.com/wp-static/", ("IDC_regular_ps50_idx5.zip",)),
             note=_NO_CHECKSUM,
@@ -124,7 +129,7 @@ SOURCES: Mapping[str, Origin] = MappingProxyType(
             note="its four case-description tables come along; the archive publishes no checksum of them",
         ),
         "vindr-mammo": Origin(
-            terms="PhysioNet Restricted Health Data License 1.5.0; sign the data use agreement first",
+            terms="PhysioNet Restricted Health Data License; sign the data use agreement first",
             size="20,000 images of 5,000 exams, about 340 GB",
             files=Files(
                 "https://physionet.org/files/vindr-mammo/1.0.0/",

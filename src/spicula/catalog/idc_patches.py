@@ -52,7 +52,7 @@ DATASET = Dataset(
     name="idc-patches",
     title="IDC patches: 277,524 histology patches of 279 women, with or without invasive ductal carcinoma",
     source="http://gleason.case.edu/webdata/jpi-dl-tutorial/IDC_regular_ps50_idx5.zip",
-    terms="published for research; cite both papers",
+    terms="published for research, without a licence text; cite both papers",
     citation="Cruz-Roa A et al. (2014). Automatic detection of invasive ductal carcinoma in whole slide images with "
     "convolutional neural networks. SPIE Medical Imaging 9041, 904103, doi:10.1117/12.2043872. Janowczyk A, "
     "Madabhushi A (2016). Deep learning for digital pathology image analysis. J Pathol Inform 7:29, "

@@ -15,17 +15,25 @@ def _describe_datasets(command: argparse.ArgumentParser) -> None:
 
 
 def _datasets(options: argparse.Namespace) -> int:
+    from spicula.acquire.sources import SOURCES
     from spicula.catalog import DATASETS
 
     rows = [
-        {"name": d.name, "title": d.title, "source": d.source, "terms": d.terms, "citation": d.citation}
+        {
+            "name": d.name,
+            "title": d.title,
+            "source": d.source,
+            "terms": d.terms,
+            "download": SOURCES[d.name].way,
+            "citation": d.citation,
+        }
         for d in DATASETS.values()
     ]
     if options.json:
         return print_json(rows)
     for row in rows:
         print(f"{row['name']:12} {row['title']}")
-        for key in ("source", "terms", "citation"):
+        for key in ("source", "terms", "download", "citation"):
             if row[key]:
                 print(f"{'':12} {key}: {row[key]}")
     return 0

@@ -22,7 +22,7 @@ TABLE = "INbreast.csv"
 OUTLINES = "AllXML"
 
 #: Views of the file names; the archive writes ML for medio-lateral oblique, in its table MLO.
-VIEWS = {"CC": "CC", "ML": "MLO", "MLO": "MLO"}
+VIEWS = {"CC": "CC", "ML": "MLO", "MLO": "MLO", "FB": "FB"}
 #: ACR density: four degrees from almost entirely fatty to extremely dense, as numbers and in today's letters.
 DENSITIES = {"1": "A", "2": "B", "3": "C", "4": "D"}
 
@@ -30,7 +30,7 @@ _COLUMNS = ("Laterality", "View", "Acquisition date", "File Name", "ACR", "Bi-Ra
 _NAME = re.compile(
     r"(?P<image>\d+)_(?P<patient>[0-9a-f]{16})_MG_(?P<side>[LR])_(?P<view>[A-Z]+)_ANON\.dcm", re.IGNORECASE
 )
-_DATE = re.compile(r"(?P<year>\d{4})0(?P<semester>[12])")
+_DATE = re.compile(r"(?:19|20)\d{4}")  # 201001: whether 01 is a month or half a year, the archive does not say
 _NUMBER = re.compile(r"\d{1,12}")
 
 
@@ -40,7 +40,7 @@ class _Entry:
 
     laterality: str
     view: str
-    date: str  # year and semester: 2010H1 is the first half of 2010
+    date: str | None  # year and two digits
     density: str | None
     birads: str
 
@@ -82,11 +82,11 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
 
 def _parse(line: Line) -> tuple[str, _Entry]:
     """Return the image that a line is about and what it says; what is wrong with it is a ValueError."""
-    date = matching(line, "Acquisition date", _DATE, "a year and a semester (201001)")
+    date = line.values["Acquisition date"]
     return matching(line, "File Name", _NUMBER, "the number of an image")[0], _Entry(
         laterality=one_of(line, "Laterality", index.LATERALITIES),
         view=VIEWS[one_of(line, "View", tuple(VIEWS))],
-        date=f"{date['year']}H{date['semester']}",
+        date=date if _DATE.fullmatch(date) else None,
         density=DENSITIES[one_of(line, "ACR", tuple(DENSITIES))] if line.values["ACR"] else None,
         birads=converted(line, "Bi-Rads", birads.parse),
     )
@@ -149,7 +149,7 @@ def _row(path: str, name: re.Match[str], entry: _Entry, header: "pydicom.Dataset
         "dataset": DATASET.name,
         "image_id": name["image"],
         "patient_id": name["patient"].lower(),
-        "exam_id": f"{name['patient'].lower()}-{entry.date}",
+        "exam_id": f"{name['patient'].lower()}-{entry.date}" if entry.date else None,
         "path": path,
         "laterality": entry.laterality,
         "view": entry.view,

@@ -204,7 +204,7 @@ DATASET = Dataset(
     name="vindr-mammo",
     title="VinDr-Mammo: 5,000 four-view exams as DICOM, BI-RADS and density a breast, findings as boxes",
     source="https://physionet.org/content/vindr-mammo/1.0.0/",
-    terms="PhysioNet Restricted Health Data License 1.5.0; sign the data use agreement first",
+    terms="PhysioNet Restricted Health Data License; sign the data use agreement first",
     citation="Nguyen HT, Nguyen HQ, Pham HH et al. (2023). VinDr-Mammo: A large-scale benchmark dataset for "
     "computer-aided diagnosis in full-field digital mammography. Scientific Data 10, 277, "
     "doi:10.1038/s41597-023-02100-7.",
