@@ -104,6 +104,21 @@ def test_patients_and_exams_come_from_the_file_names_and_the_date(archive):
     }
 
 
+def test_an_image_from_below_and_one_without_a_date_are_kept(archive):
+    rows, rejected = read(archive([*IMAGES, ("1", BEA, "L", "FB", "removed", "3", "2")]))
+    assert rejected == []
+    assert (rows["1"]["view"], rows["1"]["patient_id"], rows["1"]["exam_id"]) == ("FB", BEA, None)
+
+
+@pytest.mark.parametrize("size", [{"Columns": None}, {"Rows": [16, 16]}, {"Rows": 0}])
+def test_an_outlined_image_without_a_size_is_rejected(archive, size):
+    folder = archive()
+    write_mammogram(folder / "AllDICOMs" / f"20586934_{ANNA}_MG_L_CC_ANON.dcm", **size)
+    rows, rejected = read(folder)
+    assert len(rows) == 7
+    assert [row["path"] for row in rejected] == [f"AllDICOMs/20586934_{ANNA}_MG_L_CC_ANON.dcm"]
+
+
 def test_density_is_lettered_and_blank_where_the_table_has_only_spaces(archive):
     rows, _ = read(archive())
     assert [rows[number]["density"] for number in ("53586361", "20586908", "22670147", "22670094")] == [

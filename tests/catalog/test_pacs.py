@@ -7,7 +7,8 @@ import pytest
 from pacs_maker import CANARIES, MG, SECONDARY_CAPTURE, TOMOSYNTHESIS, mammogram
 
 from spicula import catalog, cli, headers
-from spicula.catalog.pacs import is_uid, patient_hash
+from spicula.catalog.dicom_header import is_uid
+from spicula.catalog.pacs import patient_hash
 from spicula.errors import UsageError
 
 

@@ -112,7 +112,7 @@ def swap_files(exam: Path) -> None:
         ),
         (lambda exam: (exam / "L-CC.dcm").unlink(), {"L-CC.dcm": "named in exam.json but not there"}),
         (lambda exam: (exam / "L-CC.dcm").write_bytes(b"none"), {"L-CC.dcm": "not a DICOM file"}),
-        (swap_files, dict.fromkeys(["L-CC.dcm", "R-CC.dcm"], "SOPInstanceUID is")),
+        (swap_files, dict.fromkeys(["L-CC.dcm", "R-CC.dcm"], "its SOPInstanceUID is not 2.25.")),
         (
             lambda exam: shutil.copy(exam / "L-CC.dcm", exam / "again.dcm"),
             {"again.dcm": "no exam.json beside it names it"},

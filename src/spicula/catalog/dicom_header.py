@@ -56,6 +56,7 @@ _TOMOSYNTHESIS_FLAGS = frozenset(("tomosynthesis-slice", "synthetic-2d"))
 _OVERLAYS = range(0x6000, 0x6020, 2)  # PS3.3 C.9.2: repeating groups
 _SPACING_MM = (0.001, 10.0)  # what a distance between pixels of a breast image can be
 _READ_AHEAD = 64
+_UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,18 @@ def equipment(header: "pydicom.Dataset") -> dict[str, Any]:
             "model": text(header, "ManufacturerModelName"),
             "age": _age(text(header, "PatientAge")),
         }
+
+
+def is_uid(value: str) -> bool:
+    """Say whether a text is digits and dots as a UID is (PS3.5 9.1); leading zeros, which occur, are let pass."""
+    return len(value) <= 64 and bool(_UID.fullmatch(value))
+
+
+def size_of(header: "pydicom.Dataset") -> tuple[int | None, int | None]:
+    """Return the width and height that a header declares, in pixels; each None where it is not one whole number."""
+    said = [text(header, keyword) or "" for keyword in ("Columns", "Rows")]
+    width, height = (int(value) if re.fullmatch(r"\d{1,5}", value, re.ASCII) else None for value in said)
+    return width, height
 
 
 def read_many(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, "pydicom.Dataset | str"]]:

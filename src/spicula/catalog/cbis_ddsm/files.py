@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spicula.catalog.cbis_ddsm.tables import Lesion, Series, View
-from spicula.catalog.dicom_header import equipment, read_many, read_view, text
+from spicula.catalog.dicom_header import equipment, read_many, read_view, size_of, text
 from spicula.catalog.tree import Rejection, reject
 
 if TYPE_CHECKING:
@@ -152,21 +152,17 @@ def _problem(header: "pydicom.Dataset", place: Series, says: Wanted | None, know
 
 def _file(path: str, header: "pydicom.Dataset") -> File:
     view = read_view(header)
+    width, height = size_of(header)
     # The archive writes the direction of the view where DICOM has the way in which the picture lies.
     direction = view.view or text(header, "PatientOrientation")
     return File(
         path=path,
         instance=text(header, "SOPInstanceUID") or "",
         kind=KINDS.get(text(header, "SeriesDescription") or ""),
-        width=_side(header, "Columns"),
-        height=_side(header, "Rows"),
+        width=width,
+        height=height,
         laterality=view.laterality,
         view=direction if direction in ("CC", "MLO") else None,
         flags=tuple(view.flags),
         columns=equipment(header),
     )
-
-
-def _side(header: "pydicom.Dataset", keyword: str) -> int | None:
-    value = text(header, keyword) or ""
-    return int(value) if value.isascii() and value.isdecimal() else None

@@ -1,6 +1,5 @@
 """CMMD, the Chinese Mammography Database: 5,202 images of 1,775 patients, benign or malignant by biopsy."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from spicula import index
 from spicula.catalog import official_tables
 from spicula.catalog.cmmd import clinical
 from spicula.catalog.cmmd.clinical import PATIENT, Breast, BreastKey
-from spicula.catalog.dicom_header import equipment, read_many, read_view, text
+from spicula.catalog.dicom_header import equipment, is_uid, read_many, read_view, text
 from spicula.catalog.tree import Rejection, is_document, reject, rejected_table, walk
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
 from spicula.errors import UsageError
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 TABLE = "CMMD_clinicaldata_revision.xlsx"
 
-_UID = re.compile(r"[0-9.]{1,64}")
 _UNKNOWN = "X"  # in the name of an image whose header does not tell its side or view
 
 
@@ -70,7 +68,7 @@ def _problem(header: "pydicom.Dataset") -> str | None:
     """Say why a DICOM file is none of the archive."""
     if not PATIENT.fullmatch(text(header, "PatientID") or ""):
         return "PatientID is none of the archive's (D1-0001, D2-0001, ...)"
-    if not _UID.fullmatch(text(header, "SOPInstanceUID") or ""):
+    if not is_uid(text(header, "SOPInstanceUID") or ""):
         return "SOPInstanceUID is missing or no UID"
     return None
 
@@ -89,7 +87,7 @@ def _row(
         **equipment(header),
         "dataset": DATASET.name,
         "patient_id": patient,
-        "exam_id": study if _UID.fullmatch(study) else None,
+        "exam_id": study if is_uid(study) else None,
         "path": path,
         "laterality": view.laterality,
         "view": view.view,

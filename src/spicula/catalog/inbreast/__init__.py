@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spicula import index
 from spicula.catalog import birads, official_tables
-from spicula.catalog.dicom_header import equipment, read_many, read_view
+from spicula.catalog.dicom_header import equipment, read_many, read_view, size_of
 from spicula.catalog.inbreast.outlines import read_outline
 from spicula.catalog.official_tables import Line, converted, matching, one_of
 from spicula.catalog.tree import Rejection, reject, rejected_table, walk, without_copies
@@ -71,9 +71,9 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
         row = _row(path, images[path], entries[images[path]["image"]], header)
         row["target"] = birads.target(row["birads"], of_3)
         outline = outlines.get(row["image_id"])
-        if outline is not None:
-            size = (header.get("Columns"), header.get("Rows"))
-            row["lesions"], problems = read_outline(folder / outline, *size)
+        width, height = size_of(header)
+        if outline is not None and width and height:  # without them the image is refused later
+            row["lesions"], problems = read_outline(folder / outline, width, height)
             rejected += [reject(outline, problem) for problem in problems]
         rows.append(row)
     rejected += _absent(paths, entries, table.name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spicula import files, headers, index
 from spicula.catalog import choices
-from spicula.catalog.dicom_header import equipment, read_many, read_view, text
+from spicula.catalog.dicom_header import equipment, is_uid, read_many, read_view, text
 from spicula.catalog.pacs import dicomdir, mammograms
 from spicula.catalog.pacs import labels as given_labels
 from spicula.catalog.tree import Rejection, is_document, is_text, reject, rejected_table, walk
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Ids = Literal["hashed", "as-is"]
 IDS = ("hashed", "as-is")
 
-_UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 
 
@@ -114,11 +113,6 @@ def _gives_way(folder: Path, known: str, export: _Export) -> bool:
         export.rejected.append(reject(known, str(error)))
         return True
     return False
-
-
-def is_uid(value: str) -> bool:
-    """Say whether a text is digits and dots as a UID is (PS3.5 9.1); leading zeros, which occur, are let pass."""
-    return len(value) <= 64 and bool(_UID.fullmatch(value))
 
 
 def _frames(header: "pydicom.Dataset") -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spicula import index
 from spicula.catalog import birads, official_tables
-from spicula.catalog.dicom_header import equipment, read_many, read_view
+from spicula.catalog.dicom_header import equipment, read_many, read_view, size_of
 from spicula.catalog.official_tables import Line, converted, matching, one_of
 from spicula.catalog.tree import Rejection, reject, rejected_table, walk, without_copies
 from spicula.catalog.types import CatalogOptions, Dataset, Reading
@@ -174,7 +174,7 @@ def _lesions(
     path: str, breast: _Breast, header: "pydicom.Dataset", findings: Iterable[Finding], rejected: list[Rejection]
 ) -> list[dict[str, Any]]:
     found = list(findings)
-    size = (header.get("Columns"), header.get("Rows"))
+    size = size_of(header)
     if found and size != breast.size:
         reason = f"has {size[0]} x {size[1]} pixels, {BREASTS} says {breast.size[0]} x {breast.size[1]}"
         rejected.append(reject(path, f"{reason}: kept, but its findings have no place"))
