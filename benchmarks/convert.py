@@ -8,8 +8,9 @@ runs in a process of its own, several times in turn, and the median counts.
 
 What differs, against us: Spicula checks the SHA-256 of every source, keeps digests and records, and syncs every file to
 the disk; its time includes starting the worker processes and writing the new Index, while the others' clock starts when
-all is imported and their processes are there. What differs, for us: `raw` keeps the values as they are, so there is
-nothing to stretch.
+all is imported and their processes are there. So there is a second figure, once running: a quarter of the images is
+converted as well, and what the other three quarters took is what counts. What differs, for us: `raw` keeps the values
+as they are, so there is nothing to stretch.
 
 The result goes to stdout as JSON, a table for people to stderr.
 
@@ -55,6 +56,7 @@ class Clock:
     def __init__(self) -> None:
         self._start, self._cpu_start = time.perf_counter(), sum(os.times()[:4])
         self.seconds = self.cpu_seconds = 0.0
+        self.start_seconds = 0.0  # of the seconds, before images go through
 
     def stop(self) -> "Clock":
         """Read the clock, again if it was read before."""
@@ -135,6 +137,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             found[way, jobs].append(_measure(way, jobs, folder))
     ways = [{"way": way, "jobs": jobs, **_median(some)} for (way, jobs), some in found.items()]
     speed = {(one["way"], one["jobs"]): one["images_per_second"] for one in ways}
+    running = {(one["way"], one["jobs"]): one["images_per_second_once_running"] for one in ways}
     cpu = {(one["way"], one["jobs"]): one["cpu_seconds_per_image"] for one in ways}
     return {
         "images": arguments.images,
@@ -142,13 +145,18 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cores": cores,
         "decoder_of_common": _decoder_of_common(),
         "ways": ways,
-        "times_as_fast": {
-            f"{way}, {jobs} jobs": round(speed["spicula", jobs] / speed[way, jobs], 2)
-            for jobs in dict.fromkeys((1, cores))
-            for way in ("opencv", "pillow")
-        },
+        "times_as_fast": _ratios(speed, cores),
+        "times_as_fast_once_running": _ratios(running, cores),
         "times_less_processor_time": {way: round(cpu[way, 1] / cpu["spicula", 1], 2) for way in ("opencv", "pillow")},
         "raw_pixels_identical": _check(folder),
+    }
+
+
+def _ratios(speed: dict[tuple[str, int], float], cores: int) -> dict[str, float]:
+    return {
+        f"{way}, {jobs} process{'es' if jobs > 1 else ''}": round(speed["spicula", jobs] / speed[way, jobs], 2)
+        for jobs in dict.fromkeys((1, cores))
+        for way in ("opencv", "pillow")
     }
 
 
@@ -170,8 +178,10 @@ def _measure(way: str, jobs: int, folder: Path) -> dict[str, Any]:
 def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
     seconds = [run["seconds"] for run in runs]
     rate = runs[0]["images"] / statistics.median(seconds)
+    running = runs[0]["images"] / statistics.median(run["seconds"] - run["start_seconds"] for run in runs)
     return {
         "images_per_second": round(rate, 3),
+        "images_per_second_once_running": round(running, 3),
         "images_per_second_and_core": round(rate / runs[0]["jobs"], 3),
         "seconds": [round(one, 2) for one in seconds],
         "cpu_seconds_per_image": _cpu_per_image(runs),
@@ -200,6 +210,7 @@ def _one(arguments: argparse.Namespace) -> dict[str, Any]:
     peak = None if arguments.one == "spicula-ray" else _peak_kilobytes(arguments.one, arguments.jobs) / 1024
     return {
         "seconds": clock.seconds,
+        "start_seconds": clock.start_seconds,
         "cpu_seconds": None if arguments.one == "spicula-ray" else clock.cpu_seconds,
         "jobs": arguments.jobs,
         "images": len(written),
@@ -272,7 +283,32 @@ def spicula(engine: str, folder: Path, to: Path, jobs: int) -> Clock:
     clock.stop()
     if len(outcome.rejected):
         raise SystemExit(f"rejected: {outcome.rejected.to_pylist()[:3]}")
+    clock.start_seconds = _start_seconds(clock.seconds, partial(_quarter, engine, folder, to, jobs))
     return clock
+
+
+def _quarter(engine: str, folder: Path, to: Path, jobs: int) -> float:
+    """Convert the first quarter of the images, and return the seconds that took."""
+    from spicula import convert, index
+
+    table = index.read(folder / "index.parquet")
+    index.write(folder / "quarter.parquet", table.slice(0, len(table) // 4))
+    target = to.with_name(f"{to.name}-quarter")
+    shutil.rmtree(target, ignore_errors=True)
+    clock = Clock()
+    convert.convert(
+        folder / "quarter.parquet",
+        target,
+        convert.Settings.of(format="png16", preset="raw"),
+        engine="ray" if engine == "ray" else "local",
+        jobs=jobs,
+    )
+    return clock.stop().seconds
+
+
+def _start_seconds(whole: float, quarter: Callable[[], float]) -> float:
+    """What all takes before the first image, if every image takes as long as another: T(n) = start + n * t."""
+    return max(0.0, (4 * quarter() - whole) / 3)
 
 
 def _decoder_of_common() -> str:
@@ -301,15 +337,16 @@ def _check(folder: Path) -> bool:
 def _print(result: dict[str, Any]) -> None:
     height, width = result["image_px"]
     say(f"{result['images']} mammograms of {height}x{width}, 12 bits, lossless JPEG; {result['cores']} cores")
-    say(f"{'':<58}images/s  a core  CPU s/image    MB  MiB a worker")
+    say(f"{'':<58}images/s  running  CPU s/image    MB  MiB a worker")
     for way in result["ways"]:
         name = f"{WAYS[way['way']]}, {way['jobs']} process{'es' if way['jobs'] > 1 else ''}"
         memory = way["peak_memory_of_a_worker_mib"] or "-"
-        rate, by_core = way["images_per_second"], way["images_per_second_and_core"]
+        rate, running = way["images_per_second"], way["images_per_second_once_running"]
         cpu = way["cpu_seconds_per_image"] or "-"
-        say(f"{name:<58}{rate:8.2f}{by_core:8.2f}{cpu:>13}{way['bytes_written'] / 1e6:6.0f}{memory:>14}")
+        say(f"{name:<58}{rate:8.2f}{running:9.2f}{cpu:>13}{way['bytes_written'] / 1e6:6.0f}{memory:>14}")
     for what, ratio in result["times_as_fast"].items():
-        say(f"Spicula is {ratio:.1f} times as fast as {what}.")
+        running = result["times_as_fast_once_running"][what]
+        say(f"Spicula is {ratio:.1f} times as fast as {what}; once running, {running:.1f} times.")
     say(
         f"The pixels of raw are {'' if result['raw_pixels_identical'] else 'NOT '}those that"
         f" {result['decoder_of_common']} decodes."
