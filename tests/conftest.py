@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 # These tests ask what comes out, never how long it took: machines are busy at times.
 settings.register_profile("spicula", deadline=None)
 settings.load_profile("spicula")
+
+# Commands that run in the background of a shell have Ctrl-C switched off, and so would those that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
