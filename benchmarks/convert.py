@@ -273,42 +273,29 @@ def _common_one(writer: str, to: Path, path: Path) -> None:
 
 def spicula(engine: str, folder: Path, to: Path, jobs: int) -> Clock:
     """The same with Spicula, `raw`, with the start of its workers and all of its tables."""
+    from spicula import index
+
+    clock = _convert(engine, folder / "index.parquet", to, jobs)
+    table = index.read(folder / "index.parquet")
+    index.write(folder / "quarter.parquet", table.slice(0, len(table) // 4))
+    part = to.with_name(f"{to.name}-quarter")
+    shutil.rmtree(part, ignore_errors=True)
+    quarter = _convert(engine, folder / "quarter.parquet", part, jobs).seconds
+    # If every image takes as long as another, n of them take start + n * t.
+    clock.start_seconds = max(0.0, (4 * quarter - clock.seconds) / 3)
+    return clock
+
+
+def _convert(engine: str, table: Path, to: Path, jobs: int) -> Clock:
     from spicula import convert
 
     settings = convert.Settings.of(format="png16", preset="raw")
     clock = Clock()
-    outcome = convert.convert(
-        folder / "index.parquet", to, settings, engine="ray" if engine == "ray" else "local", jobs=jobs
-    )
+    outcome = convert.convert(table, to, settings, engine="ray" if engine == "ray" else "local", jobs=jobs)
     clock.stop()
     if len(outcome.rejected):
         raise SystemExit(f"rejected: {outcome.rejected.to_pylist()[:3]}")
-    clock.start_seconds = _start_seconds(clock.seconds, partial(_quarter, engine, folder, to, jobs))
     return clock
-
-
-def _quarter(engine: str, folder: Path, to: Path, jobs: int) -> float:
-    """Convert the first quarter of the images, and return the seconds that took."""
-    from spicula import convert, index
-
-    table = index.read(folder / "index.parquet")
-    index.write(folder / "quarter.parquet", table.slice(0, len(table) // 4))
-    target = to.with_name(f"{to.name}-quarter")
-    shutil.rmtree(target, ignore_errors=True)
-    clock = Clock()
-    convert.convert(
-        folder / "quarter.parquet",
-        target,
-        convert.Settings.of(format="png16", preset="raw"),
-        engine="ray" if engine == "ray" else "local",
-        jobs=jobs,
-    )
-    return clock.stop().seconds
-
-
-def _start_seconds(whole: float, quarter: Callable[[], float]) -> float:
-    """What all takes before the first image, if every image takes as long as another: T(n) = start + n * t."""
-    return max(0.0, (4 * quarter() - whole) / 3)
 
 
 def _decoder_of_common() -> str:

@@ -98,7 +98,7 @@ SOURCES: Mapping[str, Origin] = MappingProxyType(
     {
         "mini-mias": Origin(
             terms="research only, no resale (Licence.txt of the archive)",
-            size="one file of about 100 MB",
+            size="one file",
             files=Files("http://peipa.essex.ac.uk/pix/mias/", ("all-mias.tar.gz",)),
             note=f"sent over plain http, the server offers no other; {_NO_CHECKSUM}",
         ),
@@ -130,7 +130,7 @@ SOURCES: Mapping[str, Origin] = MappingProxyType(
         ),
         "vindr-mammo": Origin(
             terms="PhysioNet Restricted Health Data License; sign the data use agreement first",
-            size="20,000 images of 5,000 exams, about 340 GB",
+            size="20,000 images of 5,000 exams",
             files=Files(
                 "https://physionet.org/files/vindr-mammo/1.0.0/",
                 checksums="SHA256SUMS.txt",

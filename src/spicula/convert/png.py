@@ -3,7 +3,7 @@
 W3C PNG, third edition: signature, IHDR, IDAT, IEND. A filter takes away what a pixel has in common with its neighbour.
 What is left of a mammogram is noise, in which deflate finds nothing to repeat but the background: it is told to look
 for runs of one byte alone, which is as small as what libraries make at their default level, and quicker
-(`benchmarks/convert.py`). zlib-ng does it twice as fast as zlib.
+(`benchmarks/convert.py`). zlib-ng does it faster than zlib.
 """
 
 import struct
