@@ -30,6 +30,7 @@ FLOW = (
     ("spicula.predict",),
     ("spicula.recipe",),
     ("spicula.study",),
+    ("spicula.exams",),
     ("spicula.demo",),
     ("spicula.cli",),
     ("spicula.__main__",),

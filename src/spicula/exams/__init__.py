@@ -1,0 +1,1 @@
+"""Exams: the four-view screening classifier as a staged, incremental, versioned pipeline."""
