@@ -13,6 +13,7 @@ from bundle_maker import PREPROCESS, brightness_model, content, make
 
 import spicula
 from spicula import bundle
+from spicula.bundle import external_data, sealed
 from spicula.bundle import format as layout
 from spicula.errors import SpiculaError, UsageError
 from spicula.imaging.preprocess import Preprocess
@@ -127,7 +128,7 @@ def test_no_bundle_and_something_else(tmp_path):
 def rewrite(folder, **changes):
     """What someone does who changes a bundle and then makes its digest fit again."""
     info = json.loads((folder / "bundle.json").read_text()) | changes
-    (folder / "bundle.json").write_text(layout.seal(info))
+    (folder / "bundle.json").write_text(sealed.seal(info))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_external_data_is_found_wherever_a_tensor_can_stand():
     for name, fields in graph.items():
         if name in reaches and name != "TensorProto":
             known[name] = {number: target for number, target in fields.items() if target in reaches}
-    assert known == layout.ONNX_FIELDS
+    assert known == external_data.ONNX_FIELDS
 
 
 def test_external_data_is_found_deep_inside():
@@ -195,14 +196,14 @@ def test_external_data_is_found_deep_inside():
         return made
 
     model = onnx.load_from_string(brightness_model())
-    assert not layout.refers_outside(model.SerializeToString())
+    assert not external_data.refers_outside(model.SerializeToString(), "model.onnx")
     node = model.graph.node.add(op_type="If")
     inner = node.attribute.add(name="then").g.node.add(op_type="Constant")
     inner.attribute.add(name="value").t.CopyFrom(tensor())
-    assert layout.refers_outside(model.SerializeToString())
+    assert external_data.refers_outside(model.SerializeToString(), "model.onnx")
     model = onnx.load_from_string(brightness_model())
     model.graph.sparse_initializer.add().indices.external_data.add(key="location", value="/etc/passwd")
-    assert layout.refers_outside(model.SerializeToString())
+    assert external_data.refers_outside(model.SerializeToString(), "model.onnx")
 
 
 @pytest.mark.parametrize("junk", [b"\xff" * 40, b"\x3a\xff\x01", b"\x38\x01", b"\x3c", b"no model"])
@@ -221,7 +222,7 @@ def test_a_model_that_does_not_run_is_one_line(tmp_path):
 
 def test_seal_does_not_hang_on_the_order_of_keys():
     made = content()
-    there, back = layout.seal(made), layout.seal(dict(reversed(made.items())))
+    there, back = sealed.seal(made), sealed.seal(dict(reversed(made.items())))
     assert json.loads(there)["digest"] == json.loads(back)["digest"]
 
 

@@ -16,7 +16,7 @@ PACKAGE = Path(spicula.__file__).parent
 #: From left to right along the flow; what stands in one group may import from its own group and from those before it.
 FLOW = (
     ("spicula.errors",),
-    ("spicula.files", "spicula.progress", "spicula.silence", "spicula.archive"),
+    ("spicula.files", "spicula.progress", "spicula.silence", "spicula.archive", "spicula.processes", "spicula.cluster"),
     ("spicula.index", "spicula.predictions", "spicula.headers"),
     ("spicula.acquire", "spicula.deidentify"),
     ("spicula.catalog", "spicula.phantoms"),

@@ -45,11 +45,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files that only their owner can read
         temporary.replace(path)
         temporary = None
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         if not _is_about_writing(error, path.parent):
             raise
@@ -119,21 +119,21 @@ def place_folder(folder: Path, path: Path) -> None:
         path: where nothing is, or an empty folder.
     """
     for each in sorted(folder.rglob("*"), reverse=True):
-        _sync(each)
-    _sync(folder)
+        sync(each)
+    sync(folder)
     new = _make_parents(path)
     folder.rename(path)
     for parent in new:
-        _sync(parent)
+        sync(parent)
 
 
 def place_file(file: Path, path: Path) -> None:
     """Make a file that is whole appear at `path`, on the same file system, synced and by one rename."""
-    _sync(file)
+    sync(file)
     new = _make_parents(path)
     file.replace(path)
     for parent in new:
-        _sync(parent)
+        sync(parent)
 
 
 def _make_parents(path: Path) -> list[Path]:
@@ -155,16 +155,17 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_about_writing(error: OSError, folder: Path) -> bool:
-    """Whether the error is the target's, and not that of something else read while writing."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
-        return True
-    return error.filename is not None and Path(error.filename).is_relative_to(folder)
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on the disk, so that it outlasts a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _is_about_writing(error: OSError, folder: Path) -> bool:
+    """Whether the error is the target's, and not that of something else read while writing."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        return True
+    return error.filename is not None and Path(error.filename).is_relative_to(folder)

@@ -5,7 +5,6 @@ Needs the `train` extra. A bundle that does not answer as the run did is not wri
 
 import json
 import math
-import secrets
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,7 +18,9 @@ import pyarrow.compute as pc
 
 from spicula import RESEARCH_NOTICE, __version__, bundle, files, predictions
 from spicula.bundle import Bundle, model_card, onnx_graph, parity, provenance
-from spicula.bundle.format import CARD, FORMAT, INFO, MODEL, NAMES, WEIGHTS, Info, OperatingPoint, Tensor, seal
+from spicula.bundle.format import FORMAT, MODEL, NAMES, WEIGHTS, Info, OperatingPoint, Tensor
+from spicula.bundle.sealed import CARD, INFO, seal
+from spicula.bundle.writing import check_target, record, write_folder
 from spicula.errors import SpiculaError, UsageError
 from spicula.evaluation.metrics import decisions
 from spicula.evaluation.thresholds import RULES, choose
@@ -61,7 +62,7 @@ def export_bundle(
     """
     run, to = Path(run), Path(to)
     card = read_run(run)
-    _check_target(to)
+    check_target(to, NAMES)
     told = predictions.read(run / "predictions.parquet")
     parts = {split: part(table, store, split) for split in ("train", "val", "test")}
     _check_origin(run, card, told, parts, store)
@@ -129,54 +130,18 @@ def write_bundle(
         UsageError: `to` holds something that is not a bundle.
         SpiculaError: the files cannot be written, or are no valid bundle.
     """
-    _check_target(to)
-    to = to.resolve()  # where `to` is a link, what it leads to is replaced
-    temporary = to.with_name(f".part-{to.name}-{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
-        files.write_bytes(temporary / MODEL, model)
-        with files.atomic_path(temporary / WEIGHTS) as copy:
+
+    def fill(folder: Path) -> None:
+        files.write_bytes(folder / MODEL, model)
+        with files.atomic_path(folder / WEIGHTS) as copy:
             shutil.copyfile(weights, copy)
-        listed = {name: _record(temporary / name) for name in (MODEL, WEIGHTS)}
-        files.write_text(temporary / CARD, model_card.render(cast("Info", {**content, "files": listed}), evaluation))
-        listed[CARD] = _record(temporary / CARD)
-        files.write_text(temporary / INFO, seal({**content, "files": listed}))
-        bundle.load(temporary)
-        _put_in_place(temporary, to)
-    except OSError as error:
-        raise SpiculaError(f"cannot write {to}: {error.strerror}; check the folder's rights and free space") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return bundle.load(to)
+        listed = {name: record(folder / name) for name in (MODEL, WEIGHTS)}
+        files.write_text(folder / CARD, model_card.render(cast("Info", {**content, "files": listed}), evaluation))
+        listed[CARD] = record(folder / CARD)
+        files.write_text(folder / INFO, seal({**content, "files": listed}))
+        bundle.load(folder)
 
-
-def _put_in_place(temporary: Path, to: Path) -> None:
-    if not to.exists():
-        temporary.rename(to)
-        return
-    old = to.with_name(f".old-{to.name}-{secrets.token_hex(4)}")
-    to.rename(old)
-    try:
-        temporary.rename(to)
-    except OSError:
-        old.rename(to)
-        raise
-    shutil.rmtree(old)
-
-
-def _check_target(to: Path) -> None:
-    """A bundle may be replaced; nothing else may."""
-    if not to.exists():
-        return
-    if not to.is_dir():
-        raise UsageError(f"{to} is a file; a bundle is a folder, name another")
-    found = {path.name for path in to.iterdir()}
-    if found and (INFO not in found or not found <= set(NAMES)):
-        raise UsageError(f"{to} holds something else than a bundle, which is left alone; name another folder")
-
-
-def _record(path: Path) -> dict[str, Any]:
-    return {"sha256": files.sha256_file(path), "bytes": path.stat().st_size}
+    return bundle.load(write_folder(to, NAMES, fill))
 
 
 def _check_origin(run: Path, card: Mapping[str, Any], told: pa.Table, parts: Mapping[str, Part], store: Store) -> None:

@@ -1,34 +1,22 @@
-"""What a bundle's files are, and the checks that refuse a bundle in which one bit differs.
+"""The files of a study's bundle, and the content of its `bundle.json`. `bundle.sealed` has the checks."""
 
-`bundle.json` lists every other file with its SHA-256, and carries a digest of itself: the SHA-256 of its content as
-canonical JSON without that key. Because it must also be written exactly as `render` writes it, a changed space is
-noticed as well. The digests guard against damage and mix-ups; they are no signature, and say nothing of who made it.
-"""
-
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from spicula import files
-from spicula.errors import SpiculaError, UsageError
+from spicula.bundle import sealed
+from spicula.bundle.sealed import CARD, INFO, FileRecord, closed
 
 FORMAT: Final = 1
-INFO = "bundle.json"
 MODEL = "model.onnx"
 WEIGHTS = "weights.safetensors"
-CARD = "MODEL_CARD.md"
-#: Every bundle has exactly these files.
+#: A study's bundle has exactly these files.
 NAMES = (INFO, MODEL, WEIGHTS, CARD)
 
-_closed = with_config(ConfigDict(extra="forbid", strict=True))
 
-
-@_closed
+@closed
 class Scope(TypedDict):
     """What the model may be asked about. An empty list, or null, means that the training data did not tell."""
 
@@ -38,7 +26,7 @@ class Scope(TypedDict):
     statement: str
 
 
-@_closed
+@closed
 class Tensor(TypedDict):
     """A graph's input or output. The first dimension is the batch, of any length."""
 
@@ -48,7 +36,7 @@ class Tensor(TypedDict):
     meaning: str
 
 
-@_closed
+@closed
 class Preprocessing(TypedDict):
     """The `Preprocess` value, and its digest."""
 
@@ -56,7 +44,7 @@ class Preprocessing(TypedDict):
     settings: dict[str, Any]
 
 
-@_closed
+@closed
 class Features(TypedDict):
     """Of the linear line: which features, and which version of the code computes them."""
 
@@ -64,7 +52,7 @@ class Features(TypedDict):
     settings: dict[str, Any]
 
 
-@_closed
+@closed
 class OperatingPoint(TypedDict):
     """A threshold on the score, chosen on validation images alone: the class is there when score >= threshold."""
 
@@ -74,7 +62,7 @@ class OperatingPoint(TypedDict):
     test: dict[str, float | None]
 
 
-@_closed
+@closed
 class Training(TypedDict):
     """Where the weights come from."""
 
@@ -89,7 +77,7 @@ class Training(TypedDict):
     versions: dict[str, str]
 
 
-@_closed
+@closed
 class Data(TypedDict):
     """The dataset, and on what terms it may be used."""
 
@@ -101,7 +89,7 @@ class Data(TypedDict):
     citation: str | None
 
 
-@_closed
+@closed
 class Parity(TypedDict):
     """How closely the graph repeats the trained model on real images."""
 
@@ -116,17 +104,9 @@ class Parity(TypedDict):
     opset: int
 
 
-@_closed
-class FileRecord(TypedDict):
-    """One file of the bundle."""
-
-    sha256: str
-    bytes: int
-
-
-@_closed
+@closed
 class Info(TypedDict):
-    """The content of `bundle.json`."""
+    """The content of a study's `bundle.json`."""
 
     format: Literal[1]
     name: str
@@ -151,161 +131,15 @@ class Info(TypedDict):
     digest: str
 
 
-def seal(content: Mapping[str, Any]) -> str:
-    """Return `bundle.json` as text: `content` with its digest added."""
-    bare = {key: value for key, value in content.items() if key != "digest"}
-    return render({**bare, "digest": files.sha256_json(bare)})
-
-
-def render(content: Mapping[str, Any]) -> str:
-    """Return the one form in which `bundle.json` is written."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def read(folder: Path) -> tuple[Info, bytes]:
-    """Verify a bundle and return its description and its model's bytes, which are those that were verified.
+    """Verify a study's bundle and return its description and its model's bytes, which are those that were verified.
 
     Raises:
-        UsageError: there is no bundle at `folder`.
+        UsageError: there is no bundle at `folder`, or one of another kind.
         SpiculaError: a file is changed, missing or too many, or the model refers to files outside the bundle.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UsageError(f"no bundle at {folder}; make one with: spicula bundle RUN --to {folder}")
-    if not (folder / INFO).is_file():
-        raise SpiculaError(f"{folder} is not a bundle: it has no {INFO}")
-    _check_names(folder)
-    info = _read_info(folder / INFO)
-    model = _read_bytes(folder / MODEL)
-    for name, record in info["files"].items():
-        digest = hashlib.sha256(model).hexdigest() if name == MODEL else _digest(folder / name)
-        if digest != record["sha256"]:
-            raise SpiculaError(f"bundle refused: {folder / name} is not the file that {INFO} lists; export it again")
-    if refers_outside(model):
-        raise SpiculaError(f"bundle refused: {folder / MODEL} refers to data outside the file; export it as one file")
-    return info, model
-
-
-def _check_names(folder: Path) -> None:
-    found = {path.name for path in folder.iterdir()}
-    for name in sorted(found - set(NAMES)):
-        raise SpiculaError(f"bundle refused: {folder / name} does not belong to a bundle; remove it")
-    for name in NAMES:
-        path = folder / name
-        if name not in found:
-            raise SpiculaError(f"bundle refused: {path} is missing; export it again")
-        if path.is_symlink() or not path.is_file():
-            raise SpiculaError(f"bundle refused: {path} is not a plain file; copy the file itself")
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SpiculaError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _digest(path: Path) -> str:
-    try:
-        return files.sha256_file(path)
-    except OSError as error:
-        raise SpiculaError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _read_info(path: Path) -> Info:
-    changed = SpiculaError(f"bundle refused: {path} does not match its own digest; export it again")
-    data = _read_bytes(path)
-    try:
-        content = json.loads(data)
-        if not isinstance(content, dict) or seal(content).encode() != data:
-            raise changed
-    except (ValueError, RecursionError):  # not UTF-8, not JSON, NaN, nested without end
-        raise changed from None
-    if content.get("format") != FORMAT:
-        raise SpiculaError(
-            f"bundle refused: {path} has format {content.get('format')!r}, this version of spicula reads {FORMAT}"
-        )
-    try:
-        info = TypeAdapter(Info).validate_python(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SpiculaError(f"bundle refused: {path}: {where}: {first['msg']}") from None
-    if set(info["files"]) != set(NAMES) - {INFO}:
-        raise SpiculaError(f"bundle refused: {path} lists the files {', '.join(sorted(info['files']))}")
-    return info
-
-
-# The ways from a ModelProto to every TensorProto, as message -> field number -> message (onnx.proto). A walk over them
-# finds external data without the onnx package, which the core install does not have.
-ONNX_FIELDS: dict[str, dict[int, str]] = {
-    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
-    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
-    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
-    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
-    "NodeProto": {5: "AttributeProto"},
-    "AttributeProto": {
-        5: "TensorProto",
-        6: "GraphProto",
-        10: "TensorProto",
-        11: "GraphProto",
-        22: "SparseTensorProto",
-        23: "SparseTensorProto",
-    },
-    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
-}
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of TensorProto
-
-
-def refers_outside(model: bytes) -> bool:
-    """Tell whether any tensor of an ONNX model keeps its data in another file (or at a memory address).
-
-    Raises:
-        SpiculaError: the bytes are not an ONNX model.
-    """
-    stack = [("ModelProto", memoryview(model))]
-    try:
-        while stack:
-            message, data = stack.pop()
-            for number, value in _fields(data):
-                if message == "TensorProto":
-                    if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
-                        return True
-                elif number in ONNX_FIELDS[message]:
-                    if not isinstance(value, memoryview):
-                        raise ValueError
-                    stack.append((ONNX_FIELDS[message][number], value))
-    except (ValueError, IndexError):
-        raise SpiculaError(f"bundle refused: {MODEL} is not an ONNX model") from None
-    return False
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Yield a protobuf message's field numbers and values: bytes of length-delimited fields, integers of varints."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield number, value
-        else:
-            length = {1: 8, 5: 4}.get(wire)
-            if wire == 2:
-                length, at = _varint(data, at)
-            if length is None or at + length > len(data):
-                raise ValueError
-            yield number, data[at : at + length]
-            at += length
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if not byte & 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError
+    content = sealed.read_content(folder, sealed.STUDY)
+    sealed.check_names(folder, NAMES)
+    info = sealed.described(folder, content, TypeAdapter(Info), FORMAT, NAMES)
+    return info, sealed.read_graphs(folder, info["files"])[MODEL]

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -32,19 +32,36 @@ def of_network(module: "torch.nn.Module", size: tuple[int, int], channels: int) 
     """
     import torch
 
-    wrapped = torch.nn.Sequential(module, torch.nn.Softmax(dim=1)).eval()
-    example = torch.zeros(2, channels, *size)
+    wrapped = torch.nn.Sequential(module, torch.nn.Softmax(dim=1))
+    return of_module(wrapped, {IMAGE: torch.zeros(2, channels, *size)}, ({0: torch.export.Dim("batch")},))
+
+
+def of_module(
+    module: "torch.nn.Module", examples: "Mapping[str, torch.Tensor]", dynamic: Sequence[Mapping[int, Any]]
+) -> bytes:
+    """Convert a module that returns probabilities.
+
+    Args:
+        module: takes the examples in their order.
+        examples: an input for each name.
+        dynamic: for each input the axes that may have any length, as `torch.export.Dim`.
+
+    Returns:
+        A model with inputs of those names and the output `probabilities`.
+    """
+    import torch
+
     # The exporter prints its steps, and warns of deprecations within torch, of which a user can do nothing.
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            wrapped,
-            (example,),
+            module.eval(),
+            tuple(examples.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[IMAGE],
+            input_names=list(examples),
             output_names=[PROBABILITIES],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=tuple(dynamic),
             external_data=False,
             verbose=False,
         )

@@ -19,7 +19,8 @@ from spicula.headers import Header, read_header
 from spicula.progress import progress
 
 _CHUNK = 64
-_COLUMNS = ("width", "height", "bits", "photometric", "sha256")
+#: The columns of the Index that `facts_of` fills, in its order.
+COLUMNS = ("width", "height", "bits", "photometric", "sha256")
 
 
 def build(dataset: Dataset, source: Path, unpack_to: Path, options: Mapping[str, Any]) -> Reading:
@@ -102,7 +103,7 @@ def _describe(reading: Reading) -> Reading:
     keep = [not isinstance(described[path], str) for path in paths]
     table = reading.index.filter(pa.array(keep, pa.bool_()))
     facts = [fact for path in paths if not isinstance(fact := described[path], str)]
-    for place, name in enumerate(_COLUMNS):
+    for place, name in enumerate(COLUMNS):
         column = index.SCHEMA.get_field_index(name)
         values = pa.array([fact[place] for fact in facts], index.SCHEMA.field(name).type)
         table = table.set_column(column, index.SCHEMA.field(name), values)
@@ -110,16 +111,17 @@ def _describe(reading: Reading) -> Reading:
     return Reading(index.validate(table), rejections)
 
 
-_Facts = tuple[int, int, int, str | None, str]
+#: What a file says of itself: width, height, bits, photometric, sha256.
+Facts = tuple[int, int, int, str | None, str]
 
 
-def _in_threads(root: str, paths: Sequence[str]) -> Iterator[_Facts | str]:
+def _in_threads(root: str, paths: Sequence[str]) -> Iterator[Facts | str]:
     """Yield for each path what its file says, or why it cannot be used: reading and hashing overlap in threads."""
 
-    def chunk(some: Sequence[str]) -> list[_Facts | str]:
-        return [_facts(Path(root, path)) for path in some]
+    def chunk(some: Sequence[str]) -> list[Facts | str]:
+        return [facts_of(Path(root, path)) for path in some]
 
-    def results() -> Iterator[_Facts | str]:
+    def results() -> Iterator[Facts | str]:
         pool = ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)))
         try:
             for done in pool.map(chunk, _chunks(paths)):
@@ -136,7 +138,8 @@ def _chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:
         yield some
 
 
-def _facts(path: Path) -> _Facts | str:
+def facts_of(path: Path) -> Facts | str:
+    """Return what a file says of itself, or why it cannot be used."""
     try:
         header: Header = read_header(path)
         digest = files.sha256_file(path)

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from spicula import RESEARCH_NOTICE, __version__
-from spicula.cli import bundles, data, studies
+from spicula.cli import bundles, data, exams, studies
 from spicula.cli.tools import Handler
 from spicula.errors import SpiculaError
 
-COMMANDS = (*data.COMMANDS, *studies.COMMANDS, *bundles.COMMANDS)
+COMMANDS = (*data.COMMANDS, *studies.COMMANDS, *bundles.COMMANDS, *exams.COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

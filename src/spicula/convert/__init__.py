@@ -13,7 +13,7 @@ from spicula.convert.sample import Task
 from spicula.convert.settings import TREE_FORMATS, Settings
 from spicula.deidentify import Pseudonyms
 from spicula.errors import UsageError
-from spicula.imaging.workers import cores
+from spicula.processes import cores
 from spicula.progress import progress
 
 __all__ = ["Engine", "Outcome", "Settings", "convert"]

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from spicula.convert.sample import Task
-from spicula.imaging.workers import command_of, run_tasks
+from spicula.imaging.workers import run_tasks
+from spicula.processes import command_of
 
 #: How a worker is started.
 COMMAND = command_of("spicula.convert.worker")

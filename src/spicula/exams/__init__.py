@@ -1,1 +1,135 @@
-"""Exams: the four-view screening classifier as a staged, incremental, versioned pipeline."""
+"""Exams: the four-view screening classifier as a staged, incremental, versioned pipeline.
+
+intake (what is there) -> plan (what is left, by the ledger) -> schedule -> engine -> workbench -> stages
+                                                                                         |
+                                         ledger (keys, digests, scores)  <-  artefacts <-+
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from spicula.exams.stages import STAGES, Stage
+
+if TYPE_CHECKING:
+    from spicula.exams.engines.types import Engine
+    from spicula.exams.models import Models
+    from spicula.exams.driver import Outcome
+
+__all__ = ["EngineOptions", "engine_of", "run", "setting_of"]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where the work is done.
+
+    Attributes:
+        engine: "local": worker processes on this machine; "ray": a Ray cluster, or Ray on this machine.
+        address: of a Ray cluster, as `ray.init` takes it; None: Ray is started on this machine.
+        device: "cpu" or "cuda", of the stages that run a network.
+        cpu_workers: worker processes of the other stages; None: by cores and memory.
+        model_workers: worker processes that hold the models; None: by cores, memory and device.
+        streams: inputs that go through a network at a time; None: one a core.
+        model_resources: what a model worker asks of Ray, by the names of `ray.remote` or of the cluster's own
+            resources ({"exam_gpu": 1}); None: a GPU or cores, by the device.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    cpu_workers: int | None = None
+    model_workers: int | None = None
+    streams: int | None = None
+    model_resources: Mapping[str, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the ledger calls it."""
+        return f"{self.engine} {self.device}"
+
+
+def run(
+    source: Path,
+    workspace: str | Path,
+    models: "Models",
+    engine: EngineOptions,
+    *,
+    retry_failed: bool = False,
+    keep_timeline: bool = False,
+    stages: Mapping[str, Stage] = STAGES,
+) -> "Outcome":
+    """Bring the exams of a source up to date: run what has no result yet, and nothing else.
+
+    Args:
+        source: an Index, or a folder of DICOM studies or exam folders.
+        workspace: where results and ledger are: a folder, `s3://...` or `gs://...`. It is made when missing.
+        models: see `models.load`.
+        engine: where the work is done.
+        retry_failed: run steps again that failed in an earlier run.
+        keep_timeline: keep what every worker did when.
+        stages: another table than `STAGES` stands for another version of the code.
+
+    Returns:
+        What was done, and what failed or was refused, with the reasons.
+
+    Raises:
+        UsageError: there is nothing at the source, or an extra is missing.
+        SpiculaError: the workspace cannot be written, or workers cannot start.
+    """
+    from spicula.exams import intake
+    from spicula.exams.ledger import Ledger
+    from spicula.exams.models import steps_of
+    from spicula.exams.driver import bring_up_to_date
+
+    ledger = Ledger.open(workspace, create=True)
+    known = intake.Known(intake.place(ledger.place, source))
+    found = intake.read(source, known=known, single_image=models.mode == "single-image")
+    outcome = bring_up_to_date(
+        ledger,
+        found.exams,
+        steps_of(models, stages),
+        lambda: engine_of(engine, setting_of(ledger.place, models, engine)),
+        engine.name,
+        retry_failed=retry_failed,
+        keep_timeline=keep_timeline,
+    )
+    outcome.problems = list(found.problems)
+    return outcome
+
+
+def setting_of(place: str, models: "Models", engine: EngineOptions) -> dict[str, Any]:
+    """Return what all workers of a run are told, as JSON values; see `workbench.Setting`."""
+    return {
+        **models.as_setting(),
+        "artefacts": f"{place}/artefacts",
+        "mode": models.mode,
+        "device": engine.device,
+        "streams": engine.streams,
+    }
+
+
+def engine_of(options: EngineOptions, setting: dict[str, Any]) -> "Engine":
+    """Return an engine that is not yet started, of the asked or the default size."""
+    from spicula.exams.engines import sizes
+
+    if options.engine == "ray":
+        from spicula.exams.engines.ray import RayEngine
+
+        return RayEngine(
+            setting,
+            options.address,
+            cpu_workers=(1, options.cpu_workers),
+            model_workers=(1, options.model_workers or 1),
+            model_resources=options.model_resources,
+        )
+    from spicula.exams.engines.local import LocalEngine
+    from spicula.processes import cores
+
+    gpus = len(sizes.gpus()) if options.device == "cuda" else 0
+    usual = sizes.sizes(cores(), sizes.memory_bytes(), gpus)
+    return LocalEngine(
+        {**setting, "streams": options.streams or usual.streams},
+        options.cpu_workers or usual.cpu_workers,
+        options.model_workers or usual.model_workers,
+    )

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from spicula.errors import RejectedImageError
+from spicula.headers.limits import within_limits
+from spicula.headers.raster import raster_header
 
 _FORMATS = {"png": "PNG", "jpeg": "JPEG", "pgm": "PPM", "tiff": "TIFF"}
 _SPACES = b" \t\r\n\v\f"
@@ -56,6 +58,24 @@ def decode(path: Path, kind: str, frame: int) -> tuple[np.ndarray, int]:
             return _deep_png(data)
         image.load()
         return _to_array(image)
+
+
+def decode_png16(data: bytes) -> np.ndarray:
+    """Return the pixels of a PNG of 16 bits in grey: (H, W) uint16.
+
+    Raises:
+        RejectedImageError: it is not that, exceeds a limit of `headers.limits`, or is cut short or damaged.
+    """
+    import imagecodecs
+
+    header = raster_header(io.BytesIO(data), data[:4096], len(data))
+    if header is None or (header.kind, header.channels, header.bits) != ("png", 1, 16):
+        raise RejectedImageError("it is not a PNG of 16 bits in grey")
+    within_limits(header)
+    try:
+        return np.asarray(imagecodecs.png_decode(data))
+    except Exception as error:  # decoders of damaged bytes raise nearly anything
+        raise RejectedImageError(f"it is cut short or damaged ({type(error).__name__})") from error
 
 
 def _deep_png(data: bytes) -> tuple[np.ndarray, int]:

@@ -15,8 +15,9 @@ from spicula.imaging import shards
 from spicula.imaging.geometry import Geometry
 from spicula.imaging.preprocess import Preprocess
 from spicula.imaging.shards import Place, Task
-from spicula.imaging.workers import cores, prepare_all
+from spicula.imaging.workers import prepare_all
 from spicula.index import REJECTED, image_paths
+from spicula.processes import cores
 from spicula.progress import progress
 
 #: Most shards that are mapped at a time; each takes a file descriptor.

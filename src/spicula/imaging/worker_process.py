@@ -80,16 +80,25 @@ def serve(lines: Iterable[str], out: IO[str], begin: Callable[[dict[str, Any]], 
         tell("failed", f"cannot write{where}: {error.strerror or error}; check the folder's rights and free space")
 
 
-def run(begin: Callable[[dict[str, Any]], Work]) -> None:
-    """Serve standard input and output; whatever native code prints goes to standard error instead."""
+def run(
+    begin: Callable[[dict[str, Any]], Work], lines: Iterable[str] | None = None, *, is_limited: bool = True
+) -> None:
+    """Serve standard input and output; whatever native code prints goes to standard error instead.
+
+    Args:
+        begin: see `serve`.
+        lines: the input; standard input when None.
+        is_limited: hold the process to `MEMORY_BYTES`.
+    """
     import cv2
 
     cv2.setNumThreads(1)  # there are as many workers as cores
-    _limit_memory()
+    if is_limited:
+        _limit_memory()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
-        serve(sys.stdin, out, begin)
+        serve(sys.stdin if lines is None else lines, out, begin)
     except (BrokenPipeError, KeyboardInterrupt):  # the parent is gone, and so is the reason to go on
         os._exit(1)
 

@@ -3,14 +3,7 @@
 The Store and conversions use it. What a worker is and how it speaks stands in `imaging.worker_process`.
 """
 
-import json
-import os
 import queue
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,21 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import spicula
 from spicula.errors import SpiculaError
 from spicula.imaging.preprocess import Preprocess
 from spicula.imaging.shards import Task
-
-
-def command_of(module: str) -> tuple[str, ...]:
-    """Return how a worker is started (-P: without the current folder, where a file may be called like a module)."""
-    return (sys.executable, "-P", "-m", module)
-
-
-def cores() -> int:
-    """Return how many cores this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
+from spicula.processes import Events, WorkerProcess, cause, command_of
 
 #: How a worker of the Store is started.
 COMMAND = command_of("spicula.imaging.decoding")
@@ -47,21 +29,12 @@ CHUNK_IMAGES = (4, 2048)
 #: A worker may die so often between images, with no image to blame, before the work is given up.
 DEATHS_WITHOUT_CAUSE = 3
 
-# Each worker has one core. It keeps memory for its next image instead of giving it back to the system (mallopt(3), of
-# the GNU C library): to clear fresh pages takes a tenth of the time that an image does.
-_ENVIRONMENT = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-}
-
 
 @dataclass
 class _Worker:
     """A process, the chunk it works on, and what it has said about it."""
 
-    process: "subprocess.Popen[str]"
-    errors: Any
+    process: WorkerProcess
     is_ready: bool = False
     silent_seconds: float = 0.0
     chunk: list[int] = field(default_factory=list)  # numbers of tasks
@@ -134,12 +107,12 @@ class _Pool:
         jobs: int,
     ) -> None:
         self._command = command
-        self._setting = json.dumps(setting)
+        self._setting = setting
         self._tasks = tasks
         self._waiting = deque(list(chunk) for chunk in chunks if chunk)
         self._jobs = min(jobs, len(self._waiting))
-        self._events: queue.Queue[tuple[_Worker, list[Any] | None]] = queue.Queue()
-        self._workers: list[_Worker] = []
+        self._events: Events = queue.Queue()
+        self._workers: dict[WorkerProcess, _Worker] = {}
         self._told: set[int] = set()
         self._deaths = 0
 
@@ -149,7 +122,8 @@ class _Pool:
         while self._workers:
             began = time.monotonic()
             with suppress(queue.Empty):
-                worker, message = self._events.get(timeout=1.0)
+                process, message = self._events.get(timeout=1.0)
+                worker = self._workers[process]
                 worker.silent_seconds = worker.silent_seconds if message is None else 0.0
                 for number, reason in self._handle(worker, message):
                     if number not in self._told:
@@ -159,43 +133,22 @@ class _Pool:
             self._kill_late(min(time.monotonic() - began, 1.0))
 
     def stop(self) -> None:
-        for worker in self._workers:
-            worker.process.kill()
-            self._bury(worker)
+        for process in self._workers:
+            process.kill()
+            process.bury()
 
     def _start(self) -> None:
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker is buried
-        package = str(Path(spicula.__file__).parent.parent)
-        path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), package) if part)
-        process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
-        )
-        worker = _Worker(process, errors)
-        self._workers.append(worker)
-        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
-        _say(worker, self._setting)
-
-    def _listen(self, worker: _Worker) -> None:
-        assert worker.process.stdout is not None
-        for line in worker.process.stdout:
-            self._events.put((worker, json.loads(line)))
-        self._events.put((worker, None))
+        process = WorkerProcess(self._command, self._setting, self._events)
+        self._workers[process] = _Worker(process)
 
     def _feed(self, worker: _Worker) -> None:
         """Give a worker its next chunk, or send it home."""
         worker.chunk = self._waiting.popleft() if self._waiting else []
         worker.settled, worker.unsaved = 0, []
         if worker.chunk:
-            _say(worker, json.dumps([self._tasks[number] for number in worker.chunk]))
-        elif worker.process.stdin is not None:
-            with suppress(OSError):
-                worker.process.stdin.close()
+            worker.process.say([self._tasks[number] for number in worker.chunk])
+        else:
+            worker.process.dismiss()
 
     def _handle(self, worker: _Worker, message: list[Any] | None) -> Iterator[tuple[int, str | None]]:
         if message is None:
@@ -221,21 +174,21 @@ class _Pool:
 
     def _ended(self, worker: _Worker) -> Iterator[tuple[int, str | None]]:
         """A worker is gone: with its work done, or because of the image that it was at."""
-        status = worker.process.wait()
-        last_line = self._bury(worker)
-        self._workers.remove(worker)
+        status, last_line = worker.process.bury()
+        del self._workers[worker.process]
+        reason = cause(status, "its decoder")
         if not worker.is_ready:
-            raise SpiculaError(f"worker processes cannot start ({last_line or _cause(status)})")
+            raise SpiculaError(f"worker processes cannot start ({last_line or reason})")
         if not worker.chunk:
             return
         rest = worker.chunk[worker.settled :]
         if rest:
             is_late = worker.silent_seconds > LIMIT_SECONDS
-            yield rest[0], f"decoding it took more than {LIMIT_SECONDS:.0f} s" if is_late else _cause(status)
+            yield rest[0], f"decoding it took more than {LIMIT_SECONDS:.0f} s" if is_late else reason
         else:
             self._deaths += 1
             if self._deaths > DEATHS_WITHOUT_CAUSE:
-                raise SpiculaError(f"worker processes keep dying ({last_line or _cause(status)})")
+                raise SpiculaError(f"worker processes keep dying ({last_line or reason})")
         again = worker.unsaved + rest[1:]
         if again:
             self._waiting.appendleft(again)
@@ -243,35 +196,7 @@ class _Pool:
             self._start()
 
     def _kill_late(self, seconds: float) -> None:
-        for worker in self._workers:
+        for worker in self._workers.values():
             worker.silent_seconds += seconds
             if worker.silent_seconds > LIMIT_SECONDS:
                 worker.process.kill()
-
-    @staticmethod
-    def _bury(worker: _Worker) -> str:
-        """Wait for an ended process, close its pipes, and return the last line it wrote to standard error."""
-        worker.process.wait()
-        for pipe in (worker.process.stdin, worker.process.stdout):
-            if pipe is not None:
-                with suppress(OSError):  # unsent input of a dead process
-                    pipe.close()
-        worker.errors.seek(0)
-        lines = worker.errors.read().decode(errors="replace").strip().splitlines()
-        worker.errors.close()
-        return lines[-1] if lines else ""
-
-
-def _say(worker: _Worker, line: str) -> None:
-    assert worker.process.stdin is not None
-    with suppress(BrokenPipeError):  # it died; the end of its output says so
-        worker.process.stdin.write(line + "\n")
-        worker.process.stdin.flush()
-
-
-def _cause(status: int) -> str:
-    if status >= 0:
-        return f"its decoder ended the process with status {status}"
-    with suppress(ValueError):
-        return f"its decoder died of {signal.Signals(-status).name}"
-    return f"its decoder died of signal {-status}"

@@ -6,7 +6,7 @@ Transactions on Medical Imaging 39(4), 1184-1194, and the behaviour of its publi
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Size = tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]]
 
@@ -37,6 +37,14 @@ class ScreeningSettings(BaseModel):
     shift: Annotated[int, Field(ge=0, le=1000)] = 100
     resize: Annotated[int, Field(ge=0, le=1000)] = 100
     windows: Annotated[int, Field(ge=1, le=100)] = 10
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> "ScreeningSettings":
+        if self.stride > self.patch:
+            raise ValueError(f"stride {self.stride} is larger than patch {self.patch}: there would be gaps")
+        if 2 * self.resize >= min(*self.cc, *self.mlo):
+            raise ValueError(f"resize {self.resize} leaves nothing of a window of {min(*self.cc, *self.mlo)} pixels")
+        return self
 
     def size(self, view: str) -> tuple[int, int]:
         """Return height and width of the window of a view ("L-CC", "R-MLO", ...)."""

@@ -43,9 +43,20 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
     Raises:
         UsageError: an option is wrong, or the list that it names cannot be read.
     """
+    return read_files(folder, walk(folder), options)
+
+
+def read_files(folder: Path, paths: Iterable[str], options: CatalogOptions) -> Reading:
+    """Read images by their names, and by the exam lists among them; otherwise as `read`.
+
+    Args:
+        folder: the root.
+        paths: of the images, lists and masks to read, relative to it.
+        options: of the dataset.
+    """
     pattern = choices.patient_pattern(DATASET.name, options.get("patient_pattern"))
     found = Files(folder.absolute().name)
-    for path in walk(folder):
+    for path in paths:
         found.add(path)
     gathered = _Gathered(rejected=found.rejected)
     _add_lists(folder, found, options.get("list"), gathered)

@@ -65,6 +65,23 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
     return Reading(index.from_rows(export.rows, folder), rejected_table(export.rejected))
 
 
+def read_file(folder: Path, path: str, header: "pydicom.Dataset") -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what one file says by itself, for callers that read some files of a folder only; patients are hashed.
+
+    Args:
+        folder: the root.
+        path: of the file, relative to it.
+        header: of the file, as `headers.read_dicom` returns it.
+
+    Returns:
+        Its rows of the Index, one a frame, and reasons: why it has none, or what is odd about them.
+    """
+    export = _Export("hashed", None)
+    problem = _add(folder, path, header, export)
+    reasons = [rejection["reason"] for rejection in export.rejected]
+    return export.rows, reasons + ([problem] if problem else [])
+
+
 def _files(folder: Path) -> tuple[list[str], list[Rejection]]:
     """Return the files to read; archives and names that are no text are reported, documents passed over."""
     paths, rejected = [], []

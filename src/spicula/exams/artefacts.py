@@ -1,0 +1,183 @@
+"""The store of what the stages make: crops, heatmaps, pictures, manifests. Named by content, never changed."""
+
+import hashlib
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from spicula import files
+from spicula.errors import SpiculaError, UsageError
+
+#: Object stores that a workspace may lie in, and the package that reaches each.
+SCHEMES = {"s3": "s3fs", "gs": "gcsfs"}
+
+_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
+
+
+def place_of(where: str | Path) -> str:
+    """Return a folder as an absolute path, or the address of a place in an object store, without a last slash.
+
+    Raises:
+        UsageError: it is an address of another kind.
+    """
+    text = str(where)
+    if "://" not in text:
+        return str(Path(text).expanduser().absolute())
+    parts = urlsplit(text)
+    path = parts.path.strip("/")
+    if (
+        parts.scheme not in SCHEMES
+        or not parts.netloc
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+        or not {"", ".", ".."}.isdisjoint(path.split("/") if path else ())
+    ):
+        raise UsageError(f"{text}: expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
+    return f"{parts.scheme}://{parts.netloc}/{path}".rstrip("/")
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place, as `place_of` returns it, is in an object store."""
+    return "://" in place
+
+
+class Artefacts:
+    """A content-addressed store in a folder, `s3://` or `gs://`: a name is the SHA-256 of the content and a suffix.
+
+    The same content twice is kept once. Objects lie under the first two digits of their names. Credentials for object
+    stores come from the environment, as s3fs and gcsfs read them.
+
+    Args:
+        uri: the folder (made when something is put into it), or the address.
+
+    Raises:
+        UsageError: the address is of another kind, or the package that reaches it is missing.
+        SpiculaError: there are no credentials, or odd ones.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        self.uri = place_of(uri)
+        self._remote = _file_system(self.uri) if is_remote(self.uri) else None
+
+    def put(self, data: bytes, suffix: str) -> str:
+        """Keep `data`, and return its name.
+
+        Args:
+            data: the content.
+            suffix: of the name: a dot, and up to eight small letters or digits.
+
+        Raises:
+            SpiculaError: the store cannot be written.
+        """
+        if not _SUFFIX.fullmatch(suffix):
+            raise ValueError(f"{suffix!r} is no suffix")
+        name = hashlib.sha256(data).hexdigest() + suffix
+        # A file of the same name and size is that content, unless the disk is at fault, which `get` finds.
+        if self._size(name) != len(data):
+            self._write(name, data)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """Return the content of that name.
+
+        Raises:
+            SpiculaError: it is not there, or is not what it was.
+        """
+        data = self._read(name)
+        if hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
+            raise SpiculaError(
+                f"{self._place(name)} is damaged: its content is not what its name says; restore it from a copy, "
+                "or start with an empty workspace"
+            )
+        return data
+
+    def put_json(self, value: Any) -> str:
+        """Keep JSON values in canonical form (sorted keys, no spaces), and return their SHA-256.
+
+        It is that of `files.sha256_json`. NaN is refused: JSON has none.
+        """
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return self.put(text.encode(), ".json").removesuffix(".json")
+
+    def get_json(self, digest: str) -> Any:
+        """Return the JSON values of that SHA-256.
+
+        Raises:
+            SpiculaError: they are not there, or are not what they were.
+        """
+        return json.loads(self.get(f"{digest}.json"))
+
+    def has(self, name: str) -> bool:
+        """Whether there is an artefact of that name."""
+        return self._size(name) is not None
+
+    def path(self, name: str) -> Path | None:
+        """Return the file of that name, whether it is there or not; None in an object store."""
+        return Path(self._place(name)) if self._remote is None else None
+
+    def _place(self, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of an artefact")
+        return f"{self.uri}/{name[:2]}/{name}"
+
+    def _size(self, name: str) -> int | None:
+        place = self._place(name)
+        try:
+            return Path(place).stat().st_size if self._remote is None else int(self._remote.size(place))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:  # of a service that fails, these libraries raise nearly anything
+            raise _failed("read", place, error) from None
+
+    def _read(self, name: str) -> bytes:
+        place = self._place(name)
+        try:
+            return Path(place).read_bytes() if self._remote is None else bytes(self._remote.cat_file(place))
+        except (FileNotFoundError, NotADirectoryError):
+            raise SpiculaError(
+                f"{place} is missing, though the ledger names it; restore it from a copy, "
+                "or start with an empty workspace"
+            ) from None
+        except Exception as error:
+            raise _failed("read", place, error) from None
+
+    def _write(self, name: str, data: bytes) -> None:
+        place = self._place(name)
+        if self._remote is None:
+            files.write_bytes(Path(place), data)
+            return
+        try:
+            self._remote.pipe_file(place, data)  # an object appears whole or not at all
+        except Exception as error:
+            raise _failed("written", place, error) from None
+
+
+def _file_system(place: str) -> Any:
+    """Return fsspec's file system for an address."""
+    scheme = place.partition(":")[0]
+    logging.getLogger(SCHEMES[scheme]).setLevel(logging.CRITICAL)  # what fails is reported here, in one line
+    fresh = {"skip_instance_cache": True, "use_listings_cache": False}
+    try:
+        if scheme == "s3":
+            from s3fs import S3FileSystem
+
+            tries = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
+            return S3FileSystem(config_kwargs=tries, **fresh)
+        from gcsfs.core import GCSFileSystem
+
+        return GCSFileSystem(**fresh)
+    except ImportError:
+        raise UsageError(f"{place} needs {SCHEMES[scheme]}: pip install 'spicula[archives]'") from None
+    except Exception as error:
+        raise _failed("read", place, error) from None
+
+
+def _failed(what: str, place: str, error: Exception) -> SpiculaError:
+    said = " ".join(str(error).split())[:200]
+    reason = f"{type(error).__name__}{f' ({said})' if said else ''}"
+    return SpiculaError(f"{place} cannot be {what}: {reason}; check that it is reachable, and your rights")

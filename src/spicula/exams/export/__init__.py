@@ -1,0 +1,1 @@
+"""The five stages written down for orchestrators of others."""

@@ -1,0 +1,86 @@
+"""What one file of a folder is and says: a DICOM mammogram by its header, or any other image."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from spicula import headers
+from spicula.catalog import pacs
+from spicula.catalog.build import COLUMNS, facts_of
+from spicula.errors import RejectedImageError
+from spicula.headers.dicom import is_dicom
+from spicula.headers.opening import opened
+from spicula.progress import progress
+
+_HEAD_BYTES = 132  # preamble and magic number (PS3.10 7.1)
+_CHUNK = 16
+#: How reasons begin that can be gone next time without the file having changed.
+_PASSING = ("cannot be opened", "cannot be read")
+
+Row = dict[str, Any]
+
+
+def read_many(root: Path, paths: Sequence[str]) -> Iterator[list[Row]]:
+    """Yield for each path the rows of its file, in the given order: parsing and hashing overlap in threads.
+
+    Args:
+        root: the folder that the paths are relative to.
+        paths: relative paths.
+    """
+
+    def chunk(some: Sequence[str]) -> list[list[Row]]:
+        return [read(root, path) for path in some]
+
+    def results() -> Iterator[list[Row]]:
+        pool = ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)))
+        try:
+            for done in pool.map(chunk, (paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK))):
+                yield from done
+        finally:
+            pool.shutdown(cancel_futures=True)  # so that an interrupt does not wait for the rest
+
+    return progress(results(), "reading headers and digests", "files", total=len(paths))
+
+
+def read(root: Path, path: str) -> list[Row]:
+    """Return the rows of a file: one an image; without an image one with the reason.
+
+    A row has `kind` ("dicom" or "image"), `path`, `reasons`, and columns of the Index; of an image that is no DICOM
+    these are the size, depth and digest alone, for which exam it belongs to is said by its name or a list.
+    """
+    try:
+        with opened(root / path) as stream:
+            kind = "dicom" if is_dicom(stream.read(_HEAD_BYTES)) else "image"
+    except RejectedImageError as error:
+        return [_unusable("image", path, [str(error)])]
+    if kind == "image":
+        facts = facts_of(root / path)
+        if isinstance(facts, str):
+            return [_unusable(kind, path, [facts])]
+        return [{"kind": kind, "path": path, "reasons": [], **dict(zip(COLUMNS, facts, strict=True))}]
+    return _read_dicom(root, path)
+
+
+def is_lasting(row: Row) -> bool:
+    """Say whether a row holds as long as its file does not change; a file that could not be opened may be next time."""
+    return not any(reason.startswith(_PASSING) for reason in row["reasons"])
+
+
+def _read_dicom(root: Path, path: str) -> list[Row]:
+    try:
+        rows, reasons = pacs.read_file(root, path, headers.read_dicom(root / path))
+    except RejectedImageError as error:
+        return [_unusable("dicom", path, [str(error)])]
+    if not rows:
+        return [_unusable("dicom", path, reasons)]
+    facts = facts_of(root / path)
+    if isinstance(facts, str):
+        return [_unusable("dicom", path, [facts])]
+    described = dict(zip(COLUMNS, facts, strict=True))
+    return [{"kind": "dicom", "lesions": [], "reasons": reasons, **row, **described} for row in rows]
+
+
+def _unusable(kind: str, path: str, reasons: list[str]) -> Row:
+    return {"kind": kind, "path": path, "reasons": reasons}

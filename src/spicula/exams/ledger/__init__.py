@@ -1,0 +1,364 @@
+"""The ledger of a workspace: what came in, what was done with it, and what is left to do.
+
+Four Delta tables (see `tables`) lie in the workspace: a folder, `s3://` or `gs://`. Rows are only ever added. A result
+stands under its input key (`steps.key_of`), so what is left to do is the set of exams whose wanted key has no row.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+import spicula
+from spicula.errors import SpiculaError, UsageError
+from spicula.exams.artefacts import is_remote, place_of
+from spicula.exams.ledger import compare, planning, storage, tables, writing
+from spicula.exams.ledger import history as past
+from spicula.exams.ledger.configurations import Run, last_run
+from spicula.exams.ledger.left import LeftExam, LeftExams, Plan
+from spicula.exams.ledger.planning import Count, latest, settled
+from spicula.exams.ledger.storage import Table
+from spicula.exams.ledger.writing import Result
+from spicula.exams.steps import Step
+from spicula.exams.types import ExamInput
+
+__all__ = ["Count", "Ledger", "LeftExam", "LeftExams", "Plan", "Result", "Run"]
+
+#: Stands in the tables' descriptions.
+DESCRIPTION = "Spicula exam ledger 1"
+
+#: Commits of this process between two looks at how many small files there are.
+TIDY_EVERY = 32
+
+
+class Ledger:
+    """The ledger of one workspace. Any number of processes may read and write it at once.
+
+    `Ledger.open` opens one. All times are UTC.
+    """
+
+    def __init__(self, place: str, options: dict[str, str]) -> None:
+        self.place = place
+        self._tables = {name: Table(f"{place}/{name}", schema, options) for name, schema in tables.TABLES.items()}
+        self._final = writing.Keys(self._tables["steps"], ds.field("status") != "failed")
+        self._scored = writing.Keys(self._tables["predictions"])
+        self._commits = 0
+
+    @classmethod
+    def open(
+        cls,
+        workspace: str | Path,
+        create: bool = False,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> "Ledger":
+        """Open the ledger of a workspace.
+
+        Args:
+            workspace: folder, `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`.
+            create: make one where there is none.
+            storage_options: for object stores, as Delta Lake names them; the environment says the rest.
+
+        Raises:
+            UsageError: there is none (and `create` is false), the address is of another kind, or its path has
+                characters that Delta tables cannot do with.
+            SpiculaError: the folder holds something else, or cannot be read or written.
+        """
+        place = place_of(workspace)
+        storage.check_path(place)
+        options = storage.options_for(place, storage_options)
+        # the last one that is made: where it is, all are
+        if not storage.exists(f"{place}/{list(tables.TABLES)[-1]}", options):
+            if not create:
+                raise UsageError(
+                    f"no workspace at {place}; make one with: spicula exams run DIR --workspace {place} --bundle BUNDLE"
+                )
+            _check_empty(place)
+            for name, schema in tables.TABLES.items():
+                storage.create(f"{place}/{name}", schema, DESCRIPTION, options)
+        return cls(place, options)
+
+    # writing
+
+    def begin_run(self, steps: Sequence[Step], engine: str, started_by: str = "") -> str:
+        """Note that a run begins.
+
+        Args:
+            steps: its configuration.
+            engine: its name.
+            started_by: the command, in words that name no patient.
+
+        Returns:
+            The run's id.
+        """
+        for table in self._tables.values():
+            table.refresh()
+            table.tidy(sweep=True)
+        run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{token_hex(4)}"
+        began = {"event": "began", "engine": engine, "started_by": started_by}
+        self._note(run, began | {"configuration": tables.as_text([step.as_json() for step in steps])})
+        return run
+
+    def end_run(self, run: str, summary: Mapping[str, Any]) -> None:
+        """Note that a run ended, with what it did, as JSON values."""
+        self._note(run, {"event": "ended", "summary": tables.as_text(dict(summary))})
+
+    def add_exams(self, exams: Sequence[ExamInput], run: str) -> int:
+        """Take in exams; those that are there and unchanged write nothing.
+
+        Returns:
+            How many rows were written.
+
+        Raises:
+            SpiculaError: two exams have one id.
+        """
+        ids = [exam.exam_id for exam in exams]
+        if len(set(ids)) < len(ids):
+            twice = next(exam for number, exam in enumerate(ids) if exam in ids[:number])
+            raise SpiculaError(f"exam {twice} was given twice; give every exam an id of its own")
+        states = [writing.state_of(exam) for exam in exams]
+        table = self._tables["exams"]
+
+        def rows() -> pa.Table:
+            there = latest(table.read(["exam_id", "state", "commit"]), "exam_id")
+            known = dict(zip(there["exam_id"].to_pylist(), there["state"].to_pylist(), strict=True))
+            new = [number for number, exam in enumerate(ids) if known.get(exam) != states[number]]
+            return writing.exam_rows([exams[n] for n in new], [states[n] for n in new], run)
+
+        table.refresh()
+        return table.append(rows)
+
+    def commit(self, results: Sequence[Result], steps: Mapping[str, Step], run: str, engine: str) -> int:
+        """Keep results: scores first, then the results themselves, each in one atomic commit.
+
+        What the ledger has already is not written again, whoever wrote it: a key has one result that is ok or refused,
+        and its scores once. So it does no harm to be killed in between, or to commit something twice.
+
+        Args:
+            results: what became of steps.
+            steps: the configuration, by name.
+            run: its id.
+            engine: its name.
+
+        Returns:
+            How many results were new.
+
+        Raises:
+            ValueError: a result does not fit its step.
+            SpiculaError: the workspace cannot be written.
+        """
+        writing.check(results, steps)
+        unique = writing.one_a_key(results)
+        rows = writing.step_rows(unique, steps, run, engine)
+        scores = writing.prediction_rows(unique, steps, run)
+        if scores.num_rows:
+            self._tables["predictions"].append(
+                lambda: writing.not_in(scores, "key", self._scored.now() | self._final.now())
+            )
+        written = self._tables["steps"].append(lambda: writing.not_in(rows, "key", self._final.now()))
+        self._commits += 1
+        if self._commits % TIDY_EVERY == 0:
+            for name in ("steps", "predictions"):
+                self._tables[name].tidy()
+        return written
+
+    # what is left
+
+    def plan(self, steps: Sequence[Step], exam_ids: Sequence[str] | None = None, retry_failed: bool = False) -> Plan:
+        """Find out what a configuration leaves to do.
+
+        Args:
+            steps: the configuration, each step after those that it reads from.
+            exam_ids: the exams that are meant; all when None.
+            retry_failed: run steps again that failed.
+
+        Raises:
+            UsageError: one of `exam_ids` is not in the ledger.
+        """
+        self._refresh()
+        found = self._walk(steps, exam_ids, retry_failed)
+        ids = found.exams["exam_id"].filter(pa.array(planning.to_do(found)))
+        exams, results = tables.EXAMS.empty_table(), tables.STEPS.empty_table()
+        if len(ids):
+            mine = ds.field("exam_id").isin(ids.combine_chunks())
+            exams = latest(self._tables["exams"].read(["exam_id", "digest", "images", "commit"], mine), "exam_id")
+            results = settled(self._tables["steps"].read(["exam_id", "key", "status", "outputs", "commit"], mine))
+        return Plan(LeftExams(exams, results), self._count(found, steps))
+
+    def status(self, steps: Sequence[Step] | None = None) -> dict[str, Any]:
+        """Return how the workspace stands.
+
+        Args:
+            steps: the configuration; that of the last run when None.
+
+        Returns:
+            `workspace`; `exams`; `refused`: exams that intake refused; `run`: the last run, or None; `steps`: step ->
+            its exams by state, see `Count`.
+        """
+        self._refresh()
+        run = last_run(self._tables["runs"])
+        wanted = steps if steps is not None else run.steps if run else ()
+        found = self._walk(wanted)
+        return {
+            "workspace": self.place,
+            "exams": found.exams.num_rows,
+            "refused": found.exams.num_rows - found.exams["refusal"].null_count,
+            "run": run.as_json() if run else None,
+            "steps": {name: vars(count) for name, count in self._count(found, wanted).items()},
+        }
+
+    def problems(self, steps: Sequence[Step] | None = None) -> list[dict[str, Any]]:
+        """Return what was refused or failed, with the reason: exam_id, step ("intake" there), status, error, attempts.
+
+        Args:
+            steps: the configuration; that of the last run when None.
+        """
+        self._refresh()
+        found = self._walk(self._wanted(steps))
+        refused = found.exams.filter(pc.is_valid(found.exams["refusal"]))
+        rows = [
+            {"exam_id": exam["exam_id"], "step": "intake", "status": "refused", "error": exam["refusal"], "attempts": 1}
+            for exam in refused.to_pylist()
+        ]
+        for name, state in found.states.items():
+            lost = (state == planning.REFUSED) | (state == planning.FAILED)
+            keys = found.keys[name].filter(pa.array(lost))
+            if len(keys):
+                columns = ["exam_id", "step", "status", "error", "attempts", "key", "commit"]
+                mine = settled(self._tables["steps"].read(columns, ds.field("key").isin(keys)))
+                rows += mine.select(columns[:5]).sort_by("exam_id").to_pylist()
+        return rows
+
+    # what was done
+
+    def history(self, exam_id: str) -> list[dict[str, Any]]:
+        """Return all that happened to an exam, see `history.history`.
+
+        Raises:
+            UsageError: the ledger has no such exam.
+        """
+        self._refresh()
+        return past.history(self._of_exam("exams", exam_id), self._of_exam("steps", exam_id))
+
+    def show(self, exam_id: str, as_of: datetime | None = None) -> dict[str, Any]:
+        """Return how an exam stands, or stood, with the configuration of the last run until then.
+
+        Args:
+            exam_id: the exam.
+            as_of: the time, UTC where it names no zone; now when None.
+
+        Returns:
+            As `history.show`, with `as_of` and `run`: that run, or None.
+
+        Raises:
+            UsageError: the ledger has, or had, no such exam.
+        """
+        self._refresh()
+        time = None if as_of is None else past.as_utc(as_of)
+        exams = past.until(self._of_exam("exams", exam_id), time)
+        if not exams.num_rows:
+            raise UsageError(f"exam {exam_id} was not there at {time:%Y-%m-%d %H:%M:%S} UTC; see: exams history")
+        run = last_run(self._tables["runs"], time)
+        results = past.until(self._of_exam("steps", exam_id), time)
+        predictions = past.until(self._of_exam("predictions", exam_id), time)
+        shown = past.show(exams, results, predictions, run.steps if run else ())
+        return {"as_of": time, "run": run.as_json() if run else None, **shown}
+
+    def predictions(self, model: str | None = None) -> pa.Table:
+        """Return the long table of predictions: columns as in `compare.LONG`, by exam, model, side and target.
+
+        Args:
+            model: see `diff`; None: all models of the last run's configuration, for the exams as they are now.
+        """
+        self._refresh()
+        rows = self._tables["predictions"].read(tables.PREDICTIONS.names)
+        if model is not None:
+            return compare.ordered(compare.of_model(rows, compare.choose(model, compare.models(rows))))
+        steps = self._wanted(None)
+        found = self._walk(steps)
+        keys = [
+            found.keys[step.name].filter(pa.array(found.states[step.name] == planning.DONE))
+            for step in steps
+            if step.model is not None
+        ]
+        wanted = pa.chunked_array(keys, pa.string())
+        return compare.ordered(rows.filter(pc.is_in(rows["key"], value_set=wanted)))
+
+    def diff(self, model_a: str, model_b: str) -> pa.Table:
+        """Return how the scores of two models differ, see `compare.differences`. The last scores of every exam count.
+
+        Args:
+            model_a: the name of a model, the name of its step, at least four digits from the beginning of its digest or
+                of its bundle's, or NAME@DIGEST.
+            model_b: the other one.
+
+        Raises:
+            UsageError: no model is called so, or several are.
+        """
+        self._refresh()
+        rows = self._tables["predictions"].read(tables.PREDICTIONS.names)
+        known = compare.models(rows)
+        return compare.differences(
+            *(compare.of_model(rows, compare.choose(model, known)) for model in (model_a, model_b))
+        )
+
+    # helpers
+
+    def _refresh(self) -> None:
+        for table in self._tables.values():
+            table.refresh()
+
+    def _note(self, run: str, values: Mapping[str, Any]) -> None:
+        row = writing.rows_of([{"run": run, "spicula": spicula.__version__, **values}], tables.RUNS)
+        self._tables["runs"].append(lambda: row)
+
+    def _wanted(self, steps: Sequence[Step] | None) -> Sequence[Step]:
+        if steps is not None:
+            return steps
+        run = last_run(self._tables["runs"])
+        return run.steps if run else ()
+
+    def _walk(
+        self, steps: Sequence[Step], exam_ids: Sequence[str] | None = None, retry_failed: bool = False
+    ) -> planning.Walk:
+        exams = latest(self._tables["exams"].read(["exam_id", "digest", "refusal", "commit"]), "exam_id")
+        if exam_ids is not None:
+            rows = pc.index_in(pa.array(exam_ids, pa.string()), value_set=exams["exam_id"].combine_chunks())
+            if rows.null_count:
+                raise UsageError(f"the workspace has no exam {exam_ids[rows.is_null().index(True).as_py()]}")
+            exams = exams.take(pa.array(np.unique(rows)))
+        results = settled(self._tables["steps"].read(["step", "key", "status", "outputs", "commit"]))
+        return planning.walk(exams, results, steps, retry_failed)
+
+    def _count(self, found: planning.Walk, steps: Sequence[Step]) -> dict[str, Count]:
+        columns = ["exam_id", "images", "models", "version", "parameters", "commit"]
+        last = {
+            name: latest(self._tables["steps"].read(columns, ds.field("step") == name), "exam_id")
+            for name in planning.without_result(found)
+        }
+        return planning.count(found, steps, last)
+
+    def _of_exam(self, name: str, exam_id: str) -> pa.Table:
+        table = self._tables[name]
+        rows = table.read(table.schema.names, ds.field("exam_id") == exam_id)
+        if name == "exams" and not rows.num_rows:
+            raise UsageError(f"{self.place} has no exam {exam_id}")
+        return rows
+
+
+def _check_empty(place: str) -> None:
+    """Refuse a folder that holds something else than artefacts, and tables that were being made when a kill came."""
+    if is_remote(place):
+        return
+    folder = Path(place)
+    if folder.exists() and not folder.is_dir():
+        raise SpiculaError(f"{place} is a file; a workspace is a folder")
+    ours = {*tables.TABLES, "artefacts"}
+    others = sorted(path.name for path in folder.glob("*") if path.name not in ours and not path.name.startswith("."))
+    if others:
+        raise SpiculaError(f"{place} holds something else ({others[0]}); choose an empty folder as the workspace")

@@ -1,0 +1,154 @@
+"""Predictions of all exams as tables: the published CSV of one model, and long Parquet of all.
+
+Beside either stands a table of the exams that have no score, with the reason: nothing is skipped in silence.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import pyarrow as pa
+
+from spicula import files, predictions
+from spicula.errors import UsageError
+
+#: Columns of scores of the published CSV, in its order, and the side and target of each.
+PUBLISHED = {
+    "left_benign": ("L", "benign"),
+    "right_benign": ("R", "benign"),
+    "left_malignant": ("L", "malignant"),
+    "right_malignant": ("R", "malignant"),
+}
+
+#: Exams without a score of a model. `model` is null where no model has one.
+UNSCORED = pa.schema(
+    [
+        pa.field("exam_id", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("step", pa.string(), nullable=False),  # "intake" where no stage saw the exam
+        pa.field("status", pa.string(), nullable=False),  # refused, failed, or left: not done yet
+        pa.field("reason", pa.string()),
+    ]
+)
+
+
+class ScoreRow(TypedDict):
+    """A score: `side` is L or R, in single-image mode the view; `bundle` is a digest."""
+
+    exam_id: str
+    model: str
+    bundle: str
+    side: str
+    target: str
+    score: float
+
+
+def published(scores: Iterable[ScoreRow], model: str) -> str:
+    """Return one model's scores as CSV in the published form, with the exam in a column of its own behind.
+
+    `index,left_benign,right_benign,left_malignant,right_malignant,exam`: whoever reads the published file by its
+    columns reads this one as well. Exams are in order of their ids, `index` counts them from 0, scores have four
+    decimals.
+
+    Args:
+        scores: of all models.
+        model: the one that is wanted.
+
+    Raises:
+        UsageError: there are no scores of this model, or it does not give these four an exam.
+    """
+    exams: dict[str, dict[tuple[str, str], float]] = {}
+    models = set()
+    for row in scores:
+        models.add(row["model"])
+        if row["model"] == model:
+            exams.setdefault(row["exam_id"], {})[row["side"], row["target"]] = row["score"]
+    if not exams:
+        raise UsageError(
+            f"no scores of a model called {model!r}; there are some of {', '.join(sorted(models)) or 'none'}"
+        )
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["index", *PUBLISHED, "exam"])
+    for index, (exam, found) in enumerate(sorted(exams.items())):
+        if set(found) != set(PUBLISHED.values()):
+            raise UsageError(
+                f"the published table has benign and malignant of both breasts; {model} gives exam {exam} "
+                f"{', '.join(f'{side} {target}' for side, target in sorted(found))}: write Parquet instead"
+            )
+        writer.writerow([index, *(f"{found[key]:.4f}" for key in PUBLISHED.values()), exam])
+    return stream.getvalue()
+
+
+def long(scores: Iterable[ScoreRow]) -> pa.Table:
+    """Return scores of all models as Predictions (`predictions.SCHEMA`), in order of exam, model, side and target.
+
+    `id` is the exam; in single-image mode, where images have scores of their own, the exam and the view: "7:L-CC".
+    """
+    rows = [
+        {
+            "id": row["exam_id"] if len(row["side"]) == 1 else f"{row['exam_id']}:{row['side']}",
+            "exam_id": row["exam_id"],
+            "side": row["side"][0],
+            "model_digest": row["bundle"],
+            **{name: row[name] for name in ("target", "score", "model")},
+        }
+        for row in sorted(scores, key=lambda row: (row["exam_id"], row["model"], row["side"], row["target"]))
+    ]
+    return predictions.from_rows(rows)
+
+
+def write(
+    to: Path, scores: Sequence[ScoreRow], unscored: Iterable[Mapping[str, object]], model: str | None = None
+) -> Path:
+    """Write scores, and beside them the exams that have none.
+
+    Args:
+        to: a `.csv` for one model in the published form, or a `.parquet` for all in long form.
+        scores: of all models.
+        unscored: rows of UNSCORED.
+        model: which one, for the CSV; may be None where there are scores of one model only.
+
+    Returns:
+        The second file, `NAME-unscored.csv` or `NAME-unscored.parquet`. It is written even when it has no rows, so that
+        none of an earlier day is left.
+
+    Raises:
+        UsageError: the name ends otherwise, the model is not said, or see `published`.
+        SpiculaError: a file cannot be written.
+    """
+    beside = to.with_name(f"{to.stem}-unscored{to.suffix}")
+    table = pa.Table.from_pylist([dict(row) for row in unscored], schema=UNSCORED)
+    if to.suffix == ".csv":
+        chosen = model or _only_model(scores)
+        concerned = [row for row in table.to_pylist() if row["model"] in (None, chosen)]
+        content = published(scores, chosen) if scores else _header()
+        files.write_text(to, content)
+        files.write_text(beside, _csv(concerned))
+    elif to.suffix == ".parquet":
+        predictions.write(to, long(row for row in scores if model in (None, row["model"])))
+        files.write_table(beside, table)
+    else:
+        raise UsageError(f"{to}: name a .csv (one model, published form) or a .parquet (all models, long form)")
+    return beside
+
+
+def _only_model(scores: Sequence[ScoreRow]) -> str:
+    models = sorted({row["model"] for row in scores})
+    if len(models) > 1:
+        raise UsageError(f"a CSV holds one model: choose with --model one of {', '.join(models)}")
+    return models[0] if models else ""
+
+
+def _header() -> str:
+    return ",".join(["index", *PUBLISHED, "exam"]) + "\n"
+
+
+def _csv(rows: Sequence[Mapping[str, object]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, UNSCORED.names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()

@@ -1,0 +1,112 @@
+"""Running a graph on a CPU through OpenVINO: several requests in flight, each on one core."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from spicula.errors import SpiculaError, UsageError
+from spicula.exams.runners.shapes import Floats, Inputs, Shape, in_batches
+from spicula.exams.types import Precision
+
+_BF16 = "BF16"
+
+
+class OpenVinoRunner:
+    """A graph, compiled for this CPU; see `exams.types.Runner`.
+
+    Every stream has exactly one thread, so that sums are formed in the same order however many streams there are.
+
+    Args:
+        graph: an ONNX file.
+        shape: of its inputs; the graph is compiled for it.
+        where: the graph is from, for errors.
+        precision: "fp32" or "bf16".
+        streams: requests in work at a time; None: one for every core that this process may use.
+        batch: rows of a request; None: 1.
+
+    Raises:
+        UsageError: OpenVINO is missing, or this CPU has no bf16 arithmetic.
+        SpiculaError: the graph cannot be run.
+    """
+
+    def __init__(
+        self,
+        graph: bytes,
+        shape: Shape,
+        where: str,
+        *,
+        precision: Precision = "fp32",
+        streams: int | None = None,
+        batch: int | None = None,
+    ) -> None:
+        openvino = _library()
+        core = openvino.Core()
+        if precision == "bf16":
+            check_bf16(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        self._shape, self._batch = shape, batch or 1
+        streams = streams or len(os.sched_getaffinity(0))
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
+            "ENABLE_CPU_PINNING": False,  # several processes would all pin their threads to the same cores
+        }
+        try:
+            model = core.read_model(graph, b"")
+            model.reshape({name: [self._batch, *shape.row] for name in shape.inputs})
+            self._compiled = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            line = str(error).strip().splitlines()[-1].strip()
+            raise SpiculaError(f"{where} cannot be run: {line}; a newer openvino may help") from error
+        # one request more than streams, so that the next is ready when one ends
+        self._idle = [self._compiled.create_infer_request() for _ in range(streams + 1)]
+
+    def __call__(self, inputs: Iterable[Inputs]) -> Iterator[Floats]:
+        """Run the graph on every input; `exams.types.Runner` says how."""
+        return in_batches(inputs, self._shape, self._batch, self._run)
+
+    def _run(self, batches: Iterator[Inputs]) -> Iterator[Floats]:
+        flying: deque[tuple[Any, Inputs]] = deque()  # the arrays stay alive while a request reads them
+        try:
+            for arrays in batches:
+                if not self._idle:
+                    yield self._finish(flying)
+                request = self._idle.pop()
+                flying.append((request, arrays))
+                request.start_async(dict(zip(self._shape.inputs, arrays, strict=True)), share_inputs=True)
+            while flying:
+                yield self._finish(flying)
+        finally:
+            while flying:  # whoever reads the answers has stopped, or the inputs raised
+                self._finish(flying)
+
+    def _finish(self, flying: deque[tuple[Any, Inputs]]) -> Floats:
+        request, _ = flying.popleft()
+        request.wait()
+        output: Floats = np.array(request.get_output_tensor(0).data)
+        self._idle.append(request)
+        return output
+
+
+def check_bf16(capabilities: Iterable[str]) -> None:
+    """Check that a CPU computes in bf16; OpenVINO would silently use float32 where it cannot.
+
+    Args:
+        capabilities: what OpenVINO lists of the CPU.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if _BF16 not in capabilities:
+        raise UsageError("this CPU has no bf16 arithmetic; use --precision fp32")
+
+
+def _library() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise UsageError("running exams needs openvino: pip install 'spicula[exams]'") from error
+    return openvino

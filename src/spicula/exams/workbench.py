@@ -1,0 +1,255 @@
+"""What a worker holds, and how it does one step: load what the stage reads, call it, keep what it makes.
+
+It stands between the stages, which know nothing of files, and the engines, which know nothing of exams.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+from spicula import bundle as study_bundle
+from spicula.bundle import Bundle, screening
+from spicula.bundle.screening import ScreeningBundle, ScreeningSettings
+from spicula.convert import png
+from spicula.errors import RejectedImageError, SpiculaError
+from spicula.exams import reading
+from spicula.exams.artefacts import Artefacts
+from spicula.exams.own_model import classify_own
+from spicula.exams.stages import classify as classifying
+from spicula.exams.stages import heatmaps as heating
+from spicula.exams.stages.centers import centers
+from spicula.exams.stages.crop import crop
+from spicula.exams.stages.visualize import visualize
+from spicula.exams.types import Crop, Cropped, ImageFile, PatchScores, Record, RefusedExamError, Runner, Task
+
+#: Exams whose crops a worker keeps decoded: stages of one exam follow one another.
+CACHED_EXAMS = 2
+
+ANGLES = ("cc", "mlo")
+
+
+class Place(TypedDict):
+    """Where a bundle lies, and which one it has to be."""
+
+    folder: str
+    digest: str
+
+
+class Setting(TypedDict):
+    """What all workers of a run are told, as JSON values."""
+
+    artefacts: str  # folder or address of the artefact store
+    screening: Place | None
+    own: dict[str, Place]
+    precision: str
+    mode: str
+    device: str  # "cpu" or "cuda"
+    streams: int | None  # inputs that go through a network at a time; None: one a core
+
+
+class Store(Protocol):
+    """Where a workbench keeps what the stages make, and finds it again: `Artefacts`, or folders (`stage_files`)."""
+
+    def put(self, data: bytes, suffix: str) -> str: ...  # noqa: D102
+    def get(self, name: str) -> bytes: ...  # noqa: D102
+    def put_json(self, value: Any) -> str: ...  # noqa: D102
+    def get_json(self, digest: str) -> Any: ...  # noqa: D102
+
+
+class Workbench:
+    """Does steps of exams. Models are loaded when they are first needed, and kept.
+
+    Args:
+        setting: of the run.
+        store: of artefacts; None: the one that the setting names.
+        settings: of the four-view classifier, for stages that need no network; None: those of its bundle.
+    """
+
+    def __init__(self, setting: Setting, store: Store | None = None, settings: ScreeningSettings | None = None) -> None:
+        self._setting = setting
+        self._store = store or Artefacts(setting["artefacts"])
+        self._own_settings = settings
+        self._runners: dict[str, Runner] = {}
+        self._own: dict[str, Bundle] = {}
+        self._crops: OrderedDict[str, list[Cropped]] = OrderedDict()
+
+    def execute(self, task: Task) -> Record:
+        """Do one step of one exam.
+
+        A stage that refuses the exam gives a record with the status "refused", one that fails "failed", with the
+        reason. Only what is nobody's fault here is raised.
+
+        Raises:
+            SpiculaError: models or artefacts cannot be read or written.
+        """
+        started = time.time()
+        status, outputs, error, scores = "ok", None, None, list[dict[str, Any]]()
+        try:
+            manifest = self._do(task)
+            outputs = self._store.put_json(manifest)
+            scores = manifest.get("scores", [])
+        except (RefusedExamError, RejectedImageError) as reason:
+            status, error = "refused", str(reason)
+        except SpiculaError:
+            raise
+        except MemoryError:
+            status, error = "failed", f"{task['step']} takes more memory than there is"
+        except Exception as reason:  # an odd exam must not take the worker with it; the driver counts attempts
+            status, error = "failed", _one_line(reason)
+        return {
+            "exam": task["exam"],
+            "step": task["step"],
+            "key": task["key"],
+            "status": status,  # type: ignore[typeddict-item]
+            "outputs": outputs,
+            "error": error,
+            "scores": scores,
+            "started": started,
+            "seconds": time.time() - started,
+        }
+
+    def _do(self, task: Task) -> dict[str, Any]:
+        stage, _, model = task["step"].partition(":")
+        if model in self._setting["own"]:
+            found = classify_own([ImageFile(**image) for image in task["images"]], self._own_bundle(model))
+            return {"scores": [vars(score) for score in found]}
+        doing: Mapping[str, Callable[[Task], dict[str, Any]]] = {
+            "crop": self._crop,
+            "centers": self._centers,
+            "heatmaps": self._heatmaps,
+            "visualize": self._visualize,
+            "classify": lambda task: self._classify(task, model),
+        }
+        return doing[stage](task)
+
+    # the five stages
+
+    def _crop(self, task: Task) -> dict[str, Any]:
+        images = [reading.read_image(ImageFile(**image)) for image in task["images"]]
+        crops = crop(images, self._settings)
+        files = [self._store.put(reading.encode_crop(one.pixels), ".png") for one in crops]
+        return {"images": [_described(one, file) for one, file in zip(crops, files, strict=True)]}
+
+    def _centers(self, task: Task) -> dict[str, Any]:
+        crops = self._load_crops(task["inputs"]["crop"])
+        found = centers(crops, self._settings)
+        return _per_image(crops, [{"best_center": list(center)} for center in found])
+
+    def _heatmaps(self, task: Task) -> dict[str, Any]:
+        crops = self._load_crops(task["inputs"]["crop"])
+        found = heating.heatmaps(crops, self._runner("patch"), self._settings)
+        return _per_image(crops, [{"file": self._store.put(heating.encode(one), ".npz")} for one in found])
+
+    def _visualize(self, task: Task) -> dict[str, Any]:
+        crops = self._load_crops(task["inputs"]["crop"])
+        pictures = visualize(crops, self._load_scores(task["inputs"]["heatmaps"]))
+        return _per_image(crops, [{"file": self._store.put(png.encode(one), ".png")} for one in pictures])
+
+    def _classify(self, task: Task, model: str) -> dict[str, Any]:
+        inputs = task["inputs"]
+        crops = self._load_crops(inputs["crop"])
+        points = [tuple(image["best_center"]) for image in self._store.get_json(inputs["centers"])["images"]]
+        heat = self._load_scores(inputs["heatmaps"]) if "heatmaps" in inputs else None
+        networks = {angle: self._runner(f"{model}.{angle}") for angle in ANGLES}
+        single = self._setting["mode"] == "single-image"
+        classify = classifying.classify_single if single else classifying.classify
+        found = classify(crops, points, heat, networks, self._settings)
+        return {"scores": [vars(score) for score in found]}
+
+    # what they read
+
+    def _load_crops(self, digest: str) -> list[Cropped]:
+        if digest not in self._crops:
+            images = self._store.get_json(digest)["images"]
+            self._crops[digest] = [_cropped(image, self._store.get(image["file"])) for image in images]
+            while len(self._crops) > CACHED_EXAMS:
+                self._crops.popitem(last=False)
+        self._crops.move_to_end(digest)
+        return self._crops[digest]
+
+    def _load_scores(self, digest: str) -> list[PatchScores]:
+        images = self._store.get_json(digest)["images"]
+        return [heating.decode(self._store.get(image["file"])) for image in images]
+
+    # models
+
+    @cached_property
+    def _screening(self) -> ScreeningBundle:
+        place = self._setting["screening"]
+        assert place is not None, "a step of the four-view classifier, in a run without one"
+        loaded = screening.load(Path(place["folder"]))
+        _check_same(loaded.digest, place)
+        return loaded
+
+    @property
+    def _settings(self) -> ScreeningSettings:
+        return self._own_settings or self._screening.settings
+
+    def _runner(self, graph: str) -> Runner:
+        from spicula.exams.networks import runner_of
+
+        if graph not in self._runners:
+            setting = self._setting
+            self._runners[graph] = runner_of(
+                self._screening,
+                graph,
+                precision=setting["precision"],  # type: ignore[arg-type]
+                streams=setting["streams"],
+                device=setting["device"],
+            )
+        return self._runners[graph]
+
+    def _own_bundle(self, name: str) -> Bundle:
+        if name not in self._own:
+            place = self._setting["own"][name]
+            self._own[name] = study_bundle.load(Path(place["folder"]), threads=1)
+            _check_same(self._own[name].digest, place)
+        return self._own[name]
+
+
+def _check_same(digest: str, place: Place) -> None:
+    if digest != place["digest"]:
+        raise SpiculaError(f"{place['folder']} was replaced while the run was going on; start it again")
+
+
+def _described(cropped: Cropped, file: str) -> dict[str, Any]:
+    """Return an image of the crop manifest."""
+    crop = cropped.crop
+    height, width = cropped.pixels.shape
+    return {
+        "name": cropped.name,
+        "view": cropped.view,
+        "mirrored": cropped.mirrored,
+        "window_location": list(crop.window_location),
+        "rightmost_points": [list(crop.rightmost_points[0]), crop.rightmost_points[1]],
+        "bottommost_points": [crop.bottommost_points[0], list(crop.bottommost_points[1])],
+        "distance_from_starting_side": crop.distance_from_starting_side,
+        "notes": list(cropped.notes),
+        "height": height,
+        "width": width,
+        "file": file,
+    }
+
+
+def _cropped(image: Mapping[str, Any], data: bytes) -> Cropped:
+    """Return what `_described` described."""
+    rows, tip = image["rightmost_points"]
+    row, columns = image["bottommost_points"]
+    found = Crop(
+        tuple(image["window_location"]), (tuple(rows), tip), (row, tuple(columns)), image["distance_from_starting_side"]
+    )
+    pixels = reading.read_crop(data)
+    return Cropped(image["name"], image["view"], image["mirrored"], found, pixels, tuple(image["notes"]))
+
+
+def _per_image(crops: list[Cropped], parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return an output manifest with one entry an image."""
+    return {"images": [{"name": one.name, "view": one.view, **part} for one, part in zip(crops, parts, strict=True)]}
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__

@@ -1,0 +1,233 @@
+"""The bookkeeping of a pool, in a world where anything can happen to workers at any time."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import pytest
+from engine_bench import task
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spicula.errors import SpiculaError
+from spicula.exams.engines import pools
+from spicula.exams.engines.pools import Pool
+from spicula.exams.types import Record, Task
+
+
+@dataclass(eq=False)
+class Worker:
+    number: int
+    tasks: deque[Task] = field(default_factory=deque)
+    is_ready: bool = False
+    is_ended: bool = False
+
+
+def record(one: Task) -> Record:
+    return {
+        **{"exam": one["exam"], "step": one["step"], "key": one["key"], "status": "ok", "error": None},
+        **{"outputs": "", "scores": [], "started": 100.0, "seconds": 2.0},
+    }
+
+
+class World:
+    """Workers that do nothing by themselves."""
+
+    def __init__(self, fewest: int = 1, most: int = 2, seconds: float = 10.0) -> None:
+        self.hired: list[Worker] = []
+        self.pool: Pool[Worker] = Pool(
+            "cpu", fewest, most, {"crop": seconds}, hire=self.hire, give=self.give, end=self.end
+        )
+
+    def hire(self, number: int) -> Worker:
+        self.hired.append(Worker(number))
+        return self.hired[-1]
+
+    def give(self, worker: Worker, one: Task) -> None:
+        assert worker.is_ready
+        worker.tasks.append(one)
+
+    def end(self, worker: Worker) -> None:
+        worker.is_ended = True
+
+    def get_ready(self, worker: Worker) -> None:
+        worker.is_ready = True
+        self.pool.ready(worker)
+
+    def finish(self, worker: Worker):
+        return self.pool.done(worker, record(worker.tasks.popleft()))
+
+
+def submitted(world: World, count: int) -> list[Task]:
+    tasks = [task(f"ok-{number}") for number in range(count)]
+    for one in tasks:
+        world.pool.submit("cpu" and one)
+    return tasks
+
+
+def test_every_worker_gets_one_before_any_gets_one_ahead():
+    world = World(most=2)
+    world.pool.start()
+    tasks = submitted(world, 4)
+    assert len(world.hired) == 2
+    for worker in world.hired:
+        world.get_ready(worker)
+    assert [list(worker.tasks) for worker in world.hired] == [[tasks[0], tasks[2]], [tasks[1], tasks[3]]]
+
+
+def test_what_a_worker_that_gets_ready_can_do_is_not_sent_ahead_to_another():
+    world = World(most=2)
+    world.pool.start()
+    tasks = submitted(world, 2)
+    world.get_ready(world.hired[0])
+    assert list(world.hired[0].tasks) == [tasks[0]]
+    world.get_ready(world.hired[1])
+    assert list(world.hired[1].tasks) == [tasks[1]]
+
+
+def test_there_is_room_for_two_tasks_a_worker_and_no_more():
+    world = World(most=3)
+    submitted(world, 6)
+    assert world.pool.room == 0
+    with pytest.raises(ValueError, match="no room for another task in the pool 'cpu'"):
+        world.pool.submit(task("ok-7"))
+
+
+def test_a_pool_grows_with_the_backlog_and_shrinks_when_idle():
+    world = World(fewest=1, most=3)
+    world.pool.start()
+    assert len(world.hired) == 1
+    submitted(world, 2)
+    assert len(world.hired) == 2
+    submitted(world, 4)
+    assert len(world.hired) == 3
+    for worker in world.hired:
+        world.get_ready(worker)
+    while at_work := [worker for worker in world.hired if worker.tasks]:
+        world.finish(at_work[0])
+    world.pool.tick(pools.IDLE_SECONDS)
+    assert len(world.pool.workers) == 3
+    world.pool.tick(1.0)
+    assert len(world.pool.workers) == 1
+    assert sum(worker.is_ended for worker in world.hired) == 2
+    submitted(world, 6)
+    assert len(world.pool.workers) == 3
+    assert sorted(worker.number for worker in world.pool.workers) == [1, 2, 3]
+
+
+def test_a_pool_may_shrink_to_nothing():
+    world = World(fewest=0, most=1)
+    world.pool.start()
+    assert world.hired == []
+    submitted(world, 1)
+    world.get_ready(world.hired[0])
+    world.finish(world.hired[0])
+    world.pool.tick(pools.IDLE_SECONDS + 1)
+    assert world.pool.workers == []
+
+
+def test_the_death_of_a_worker_costs_the_task_that_it_was_at():
+    world = World(most=1)
+    first, second = submitted(world, 2)
+    world.get_ready(world.hired[0])
+    (lost,) = world.pool.ended(world.hired[0], "struck by lightning")
+    assert (lost.task, lost.record, lost.lost) == (first, None, "struck by lightning")
+    world.get_ready(world.hired[1])
+    assert list(world.hired[1].tasks) == [second]
+
+
+def test_a_stuck_worker_is_ended_and_its_task_lost_with_the_limit():
+    world = World(most=1, seconds=10)
+    submitted(world, 2)
+    world.get_ready(world.hired[0])
+    world.pool.tick(10.0)
+    assert not world.hired[0].is_ended
+    world.pool.tick(0.1)
+    assert world.hired[0].is_ended
+    assert [done.lost for done in world.pool.ended(world.hired[0], "killed")] == ["crop took more than 10 s"]
+
+
+def test_one_that_finishes_just_when_it_is_ended_costs_nothing():
+    world = World(most=1, seconds=10)
+    first, second = submitted(world, 2)
+    world.get_ready(world.hired[0])
+    world.pool.tick(11.0)
+    assert world.finish(world.hired[0]).task == first
+    assert world.pool.ended(world.hired[0], "killed") == []
+    world.get_ready(world.hired[1])
+    assert list(world.hired[1].tasks) == [second]
+
+
+def test_every_task_has_the_time_of_its_own_stage():
+    world = World(most=1, seconds=10)
+    submitted(world, 2)
+    world.get_ready(world.hired[0])
+    world.pool.tick(9.0)
+    world.finish(world.hired[0])
+    world.pool.tick(9.0)
+    assert not world.hired[0].is_ended
+    world.finish(world.hired[0])
+    world.pool.submit(task("ok-3", "visualize"))
+    world.pool.tick(1e6)
+    assert not world.hired[0].is_ended
+
+
+def test_workers_that_never_get_ready_are_given_up():
+    world = World(most=1)
+    submitted(world, 1)
+    for _ in range(pools.MOST_STARTS - 1):
+        assert world.pool.ended(world.hired[-1], "killed") == []
+    with pytest.raises(SpiculaError, match=r"workers of the pool 'cpu' cannot start \(killed\)"):
+        world.pool.ended(world.hired[-1], "killed")
+
+
+def test_idle_workers_may_die_as_often_as_they_like():
+    world = World(fewest=1, most=1)
+    for _ in range(3 * pools.MOST_STARTS):
+        submitted(world, 1)
+        world.get_ready(world.hired[-1])
+        world.finish(world.hired[-1])
+        assert world.pool.ended(world.hired[-1], "killed") == []
+
+
+def test_a_task_carries_who_did_it_and_when():
+    world = World(most=1)
+    submitted(world, 1)
+    worker = world.hired[0]
+    worker.is_ready = True
+    world.pool.ready(worker, "node-7")
+    done = world.finish(worker)
+    assert (done.pool, done.worker, done.started, done.seconds) == ("cpu", "cpu 1 on node-7", 100.0, 2.0)
+
+
+@given(st.data(), st.integers(1, 4), st.integers(0, 40))
+def test_whatever_happens_every_task_has_exactly_one_outcome(data, most, count):
+    world = World(fewest=min(1, most), most=most, seconds=10)
+    world.pool.start()
+    coming, told = [task(f"ok-{number}") for number in range(count)], []
+    waiting = deque(coming)
+    unlucky = 0
+    while len(told) < count:
+        while waiting and world.pool.room and data.draw(st.booleans(), "submit"):
+            world.pool.submit(waiting.popleft())
+        assert len(world.pool.workers) <= most
+        held = [one["id"] for worker in world.pool.workers for one in worker.tasks]
+        assert len(held) == len(set(held)) <= 2 * most
+        if not world.pool.workers:
+            continue
+        worker = data.draw(st.sampled_from(world.pool.workers), "worker")
+        happens = data.draw(st.sampled_from(["go on", "go on", "go on", "die", "time"]), "happens")
+        if happens == "time":
+            world.pool.tick(data.draw(st.floats(0, 100), "seconds"))
+        elif happens == "die" or worker.is_ended:
+            unlucky = 0 if worker.is_ready else unlucky + 1
+            if unlucky >= pools.MOST_STARTS - 1:
+                world.get_ready(worker)
+                unlucky = 0
+            told += [done.task["id"] for done in world.pool.ended(worker, "killed")]
+            assert worker not in world.pool
+        elif not worker.is_ready:
+            world.get_ready(worker)
+            unlucky = 0
+        elif worker.tasks:
+            told.append(world.finish(worker).task["id"])
+    assert sorted(told) == [one["id"] for one in coming]

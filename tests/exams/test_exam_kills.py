@@ -1,0 +1,109 @@
+"""`kill -9` of the driver and of workers, again and again: the same command ends with the same scores (promises 10, 14)."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_bundle import small_bundle
+from small_exams import small_exams
+
+pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
+pytest.importorskip("openvino", reason="the networks need the extra exams")
+
+EXAMS, KILLS = 200, 20
+#: Artefacts of an exam: crops, heatmaps and pictures of four images, and a manifest for each of six steps.
+ARTEFACTS = 4 + 4 + 4 + 6
+
+
+def start(source: Path, workspace: Path, bundle: Path, engine: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "spicula", "exams", "run", str(source), "--workspace", str(workspace)]
+    command += ["--bundle", str(bundle), "--engine", engine, "--cpu-workers", "1", "--model-workers", "1"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def below(process: int) -> list[tuple[int, str]]:
+    """All processes below one, with their command lines."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            parents[int(entry.name)] = (int(stat[1]), line)
+    found, front = [], [process]
+    while front:
+        front = [child for child, (parent, _) in parents.items() if parent in front]
+        found += [(child, parents[child][1]) for child in front]
+    return found
+
+
+def workers(process: int, engine: str) -> list[int]:
+    """The processes that do steps: of Ray, its actors."""
+    word = "ray::" if engine == "ray" else "spicula.exams"
+    return [child for child, line in below(process) if word in line and "IDLE" not in line]
+
+
+def made(workspace: Path) -> int:
+    folder = workspace / "artefacts"
+    return sum(len(names) for _, _, names in os.walk(folder))
+
+
+def tables(workspace: Path) -> tuple[dict, list[dict]]:
+    from deltalake import DeltaTable
+
+    scores: dict = {}
+    for row in DeltaTable(str(workspace / "predictions")).to_pyarrow_table().to_pylist():
+        key = (row["exam_id"], row["step"], row["side"], row["target"])
+        assert key not in scores, f"two result sets of {key}"
+        scores[key] = row["score"]
+    return scores, DeltaTable(str(workspace / "steps")).to_pyarrow_table().to_pylist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path, engine):
+    if engine == "ray":
+        pytest.importorskip("ray", reason="this engine needs the extra ray")
+    source, bundle = small_exams(tmp_path / "in", range(EXAMS)), small_bundle(tmp_path / "bundle")
+    quiet, noisy = tmp_path / "quiet", tmp_path / "noisy"
+    assert start(source, quiet, bundle, "local").wait(600) == 0
+    undisturbed, _ = tables(quiet)
+    assert len(undisturbed) == EXAMS * 8
+
+    chance = random.Random(7)
+    marks = sorted(chance.sample(range(1, EXAMS * ARTEFACTS * 9 // 10), KILLS))
+    process = start(source, noisy, bundle, engine)
+    killed = {"driver": 0, "worker": 0}
+    for number, mark in enumerate(marks):
+        while made(noisy) < mark:
+            if process.poll() is not None:
+                process = start(source, noisy, bundle, engine)
+            time.sleep(0.02)
+        # after another run of the driver some of its work is on disk already: wait for workers to be there
+        while not (victims := workers(process.pid, engine)) and process.poll() is None:
+            time.sleep(0.02)
+        if number % 2 or not victims:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            process = start(source, noisy, bundle, engine)
+            killed["driver"] += 1
+        else:
+            os.kill(chance.choice(victims), signal.SIGKILL)
+            killed["worker"] += 1
+    _, errors = process.communicate(timeout=900)
+    if process.returncode:
+        process = start(source, noisy, bundle, engine)
+        _, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors.decode()[-2000:]
+    scores, steps = tables(noisy)
+    assert scores == undisturbed
+    kept = [row["key"] for row in steps if row["status"] != "failed"]
+    assert len(kept) == len(set(kept)) == EXAMS * 6
+    assert min(killed.values()) >= 1

@@ -1,0 +1,139 @@
+"""`spicula exams run` from files to scores: what runs, what does not run again, and why, read from the ledger."""
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_bundle import small_bundle
+from small_exams import small_exam, small_exams
+
+from spicula import exams
+from spicula.cli import main
+from spicula.exams import EngineOptions, models
+from spicula.exams.stages import STAGES
+
+pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
+pytest.importorskip("openvino", reason="the networks need the extra exams")
+
+STEPS = ("crop", "centers", "heatmaps", "visualize", "classify:image-only", "classify:image-and-heatmaps")
+ONE_WORKER = EngineOptions(cpu_workers=1, model_workers=1, streams=1)
+
+
+def table(workspace: Path, name: str) -> list[dict]:
+    """A table of the ledger as any other program would read it."""
+    from deltalake import DeltaTable
+
+    return DeltaTable(str(workspace / name)).to_pyarrow_table().to_pylist()
+
+
+def executed(workspace: Path, run: str) -> Counter:
+    """What a run did, by step, according to the ledger."""
+    return Counter(row["step"] for row in table(workspace, "steps") if row["run"] == run)
+
+
+def scores(workspace: Path) -> dict:
+    return {
+        (row["exam_id"], row["step"], row["side"], row["target"]): row["score"]
+        for row in table(workspace, "predictions")
+    }
+
+
+def bring(source: Path, workspace: Path, bundle: Path, **more):
+    return exams.run(source, workspace, models.load(bundle), ONE_WORKER, **more)
+
+
+def names_of(count: int) -> set[str]:
+    return {f"exam-{number:04d}" for number in range(count)}
+
+
+@pytest.mark.parametrize("count", [8, pytest.param(1000, marks=pytest.mark.slow)])
+def test_what_a_change_does_not_touch_is_not_run_again(tmp_path, count):
+    source, workspace = small_exams(tmp_path / "in", range(count)), tmp_path / "ws"
+    bundle = small_bundle(tmp_path / "bundle")
+
+    first = bring(source, workspace, bundle)
+    assert first.failed == first.refused == first.problems == []
+    assert executed(workspace, first.run) == dict.fromkeys(STEPS, count)
+
+    again = bring(source, workspace, bundle)
+    assert executed(workspace, again.run) == {}
+
+    small_exam(source / "exam-9999", seed=9999)
+    new_exam = bring(source, workspace, bundle)
+    assert executed(workspace, new_exam.run) == dict.fromkeys(STEPS, 1)
+    assert {row["exam_id"] for row in table(workspace, "steps") if row["run"] == new_exam.run} == {"exam-9999"}
+
+    changed = bring(source, workspace, small_bundle(tmp_path / "other", patch_seed=1))
+    touched = ("heatmaps", "visualize", "classify:image-and-heatmaps")
+    assert executed(workspace, changed.run) == dict.fromkeys(touched, count + 1)
+
+    back = bring(source, workspace, bundle)
+    assert executed(workspace, back.run) == {}
+
+    stages = {**STAGES, "centers": replace(STAGES["centers"], version=STAGES["centers"].version + 1)}
+    newer = bring(source, workspace, bundle, stages=stages)
+    assert executed(workspace, newer.run) == {"centers": count + 1}
+
+    keys = [row["key"] for row in table(workspace, "steps")]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_changed_image_reruns_its_exam_alone(tmp_path):
+    source, workspace = small_exams(tmp_path / "in", range(3)), tmp_path / "ws"
+    bundle = small_bundle(tmp_path / "bundle")
+    bring(source, workspace, bundle)
+    small_exam(source / "exam-0001", seed=77, names=("L_CC",))
+    outcome = bring(source, workspace, bundle)
+    rows = [row for row in table(workspace, "steps") if row["run"] == outcome.run]
+    assert {row["exam_id"] for row in rows} == {"exam-0001"}
+    assert {row["step"] for row in rows} == set(STEPS)
+
+
+def test_scores_do_not_hang_on_where_the_images_lie_or_how_many_workers_there_are(tmp_path):
+    bundle = small_bundle(tmp_path / "bundle")
+    bring(small_exams(tmp_path / "in", range(4)), tmp_path / "ws", bundle)
+    shutil.copytree(tmp_path / "in", tmp_path / "elsewhere")
+    many = EngineOptions(cpu_workers=2, model_workers=2, streams=2)
+    exams.run(tmp_path / "elsewhere", tmp_path / "ws2", models.load(bundle), many)
+    assert scores(tmp_path / "ws") == scores(tmp_path / "ws2")
+    moved = exams.run(tmp_path / "elsewhere", tmp_path / "ws", models.load(bundle), many)
+    assert executed(tmp_path / "ws", moved.run) == {}
+
+
+def test_an_incomplete_exam_is_refused_with_the_reason_and_never_scored(tmp_path, capsys):
+    source = small_exams(tmp_path / "in", range(2))
+    (source / "exam-0001" / "R_MLO.png").unlink()
+    bundle = small_bundle(tmp_path / "bundle")
+    arguments = [str(source), "--workspace", str(tmp_path / "ws"), "--bundle", str(bundle)]
+    assert main(["exams", "run", *arguments, "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert [(one["exam"], "R-MLO" in one["reason"]) for one in outcome["refused"]] == [("exam-0001", True)]
+    assert {row["exam_id"] for row in table(tmp_path / "ws", "predictions")} == {"exam-0000"}
+
+
+def test_single_image_mode_scores_what_there_is(tmp_path):
+    source = small_exams(tmp_path / "in", range(1))
+    (source / "exam-0000" / "R_MLO.png").unlink()
+    bundle = small_bundle(tmp_path / "bundle")
+    exams.run(source, tmp_path / "ws", models.load(bundle, mode="single-image"), ONE_WORKER)
+    sides = {row["side"] for row in table(tmp_path / "ws", "predictions")}
+    assert sides == {"L-CC", "R-CC", "L-MLO"}
+
+
+def test_a_damaged_image_is_refused_and_the_others_go_on(tmp_path):
+    source = small_exams(tmp_path / "in", range(3))
+    path = source / "exam-0001" / "L_CC.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    outcome = bring(source, tmp_path / "ws", small_bundle(tmp_path / "bundle"))
+    assert {one["exam"] for one in outcome.refused} == {"exam-0001"}
+    assert {row["exam_id"] for row in table(tmp_path / "ws", "predictions")} == {"exam-0000", "exam-0002"}
+
+
+def test_without_a_model_nothing_is_started(tmp_path, capsys):
+    source = small_exams(tmp_path / "in", range(1))
+    assert main(["exams", "run", str(source), "--workspace", str(tmp_path / "ws")]) == 2
+    assert "--bundle" in capsys.readouterr().err
+    assert not (tmp_path / "ws").exists()
