@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 from spicula.exams.ledger import Ledger, tables, writing
-from spicula.exams.ledger.storage import MOST_SMALL_FILES
+from spicula.exams.ledger.storage import MOST_SMALL_FILES, Table
 from spicula.exams.steps import IMAGES, Step, images_digest, key_of
 from spicula.progress import progress, say
 
@@ -121,14 +121,19 @@ def make(workspace: Path, count: int) -> None:
     ledger = Ledger.open(workspace, create=True)
     configuration = steps()
     run = ledger.begin_run(configuration, "local")
+    written = {name: Table(f"{ledger.place}/{name}", schema, {}) for name, schema in tables.TABLES.items()}
     small = SMALL * (MOST_SMALL_FILES - 1)
     bounds = [*range(0, max(0, count - small), CHUNK), *range(max(0, count - small), count, SMALL), count]
     for start, stop in progress(list(pairwise(bounds)), "making", "commits"):
         for name, rows in _rows(range(start, stop), configuration, run):
-            ledger._tables[name].append(lambda rows=rows: rows)
+            _append(written[name], rows)
             if stop - start == SMALL:
-                ledger._tables[name].tidy()
+                written[name].tidy()
     ledger.end_run(run, {})
+
+
+def _append(table: Table, rows: pa.Table) -> None:
+    table.append(lambda: rows)
 
 
 def _rows(numbers: range, configuration: Sequence[Step], run: str) -> Iterator[tuple[str, pa.Table]]:

@@ -46,6 +46,9 @@ class WorkerProcess:
         setting: the first thing that it is told, as JSON values.
         events: gets a pair of this worker and a message for each line that it says, and (this, None) when it has ended.
         environment: variables beyond those that every worker gets.
+
+    Raises:
+        OSError: the command cannot be run.
     """
 
     def __init__(
@@ -55,15 +58,19 @@ class WorkerProcess:
         path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), package) if part)
         self._events = events
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker is buried
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, **_ENVIRONMENT, **(environment or {}), "PYTHONPATH": path},
-        )
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, **_ENVIRONMENT, **(environment or {}), "PYTHONPATH": path},
+            )
+        except OSError:
+            self._errors.close()
+            raise
         threading.Thread(target=self._listen, daemon=True).start()
         self.say(setting)
 

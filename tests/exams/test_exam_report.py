@@ -10,9 +10,11 @@ import cv2
 import exam_details
 import numpy as np
 import pytest
+from bundle_maker import make
 
 import spicula
 from spicula.errors import SpiculaError
+from spicula.exams.artefacts import Artefacts
 from spicula.exams.outputs import report
 from spicula.exams.outputs.views import View
 
@@ -260,15 +262,20 @@ def test_every_control_has_a_label_and_every_picture_a_text(page):
 
 
 def test_it_is_written_whole(tmp_path):
-    report.write(exam_details.detail(), exam_details.views(), tmp_path / "below" / "report.html")
-    (path,) = (tmp_path / "below").iterdir()
+    path = report.write(exam_details.refused("it is black"), Artefacts(tmp_path / "artefacts"), tmp_path / "below")
+    assert list((tmp_path / "below").iterdir()) == [path]
     assert Page(path.read_text()).text().startswith("Exam exam-4711 – Spicula")
 
 
 def test_a_target_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SpiculaError, match="cannot write"):
-        report.write(exam_details.detail(), {}, tmp_path / "file" / "report.html")
+        report.write(exam_details.refused("it is black"), Artefacts(tmp_path / "artefacts"), tmp_path / "file")
+
+
+def test_operating_points_are_those_of_the_bundle(tmp_path):
+    bundle = make(tmp_path / "bundle")
+    assert report.operating_points_of([bundle.folder]) == {"brightness": {"bright": {"youden": 0.5}}}
 
 
 def test_contrast_is_stretched_over_the_breast():

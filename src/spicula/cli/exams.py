@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,16 @@ def _exam(command: argparse.ArgumentParser) -> None:
 
 
 def _as_of(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--as-of", metavar="TIME", help="as it was then: 2026-11-21T14:30 (UTC unless it says else)")
+    command.add_argument(
+        "--as-of", metavar="TIME", type=_time, help="as it was then: 2026-11-21T14:30 (UTC unless it says else)"
+    )
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-11-21T14:30") from None
 
 
 def _loaded(options: argparse.Namespace, bundle: Path | None, own: list[Path]) -> Any:
@@ -75,6 +85,7 @@ def _engine_options(options: argparse.Namespace) -> Any:
         model_workers=options.model_workers,
         streams=options.streams,
     )
+
 
 # run and watch
 
@@ -134,10 +145,12 @@ def _describe_status(command: argparse.ArgumentParser) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from spicula.exams.ledger import Ledger, text
+    from spicula.exams.ledger import Ledger
+    from spicula.exams.outputs import text
 
-    found = Ledger.open(options.workspace).status()
-    return print_json(found) if options.json else print_line(text.status(found))
+    ledger = Ledger.open(options.workspace)
+    found = ledger.status()
+    return print_json(found) if options.json else print_line(text.status(found, ledger.problems()))
 
 
 def _describe_show(command: argparse.ArgumentParser) -> None:
@@ -148,10 +161,10 @@ def _describe_show(command: argparse.ArgumentParser) -> None:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from spicula.exams.outputs import detail
+    from spicula.exams.outputs import text
 
-    found = _detail(options)
-    return print_json(found) if options.json else print_line(detail.as_text(found))
+    _, _, found = _detail(options)
+    return print_json(found) if options.json else print_line(text.exam(found))
 
 
 def _describe_history(command: argparse.ArgumentParser) -> None:
@@ -161,9 +174,10 @@ def _describe_history(command: argparse.ArgumentParser) -> None:
 
 
 def _history(options: argparse.Namespace) -> int:
-    from spicula.exams.ledger import Ledger, text
+    from spicula.exams.ledger import Ledger
+    from spicula.exams.outputs import text
 
-    found = Ledger.open(options.workspace).history(options.exam)
+    found = text.plain(Ledger.open(options.workspace).history(options.exam))
     return print_json(found) if options.json else print_line(text.history(found))
 
 
@@ -174,19 +188,20 @@ def _describe_diff(command: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         action="append",
         required=True,
-        help="a model by name, or the beginning of its digest; give it twice: the older one first",
+        help="a model by name, step, or the beginning of its digest or of its bundle's; twice, the older one first",
     )
     json_option(command)
 
 
 def _diff(options: argparse.Namespace) -> int:
     from spicula.errors import UsageError
-    from spicula.exams.ledger import Ledger, text
+    from spicula.exams.ledger import Ledger
+    from spicula.exams.outputs import text
 
     if len(options.model) != 2:
         raise UsageError("exams diff compares two models: --model A --model B")
     found = Ledger.open(options.workspace).diff(*options.model)
-    return print_json(found.to_pylist()) if options.json else print_line(text.diff(found))
+    return print_json(found.to_pylist()) if options.json else print_line(text.differences(found))
 
 
 # what people and other programs read
@@ -196,27 +211,145 @@ def _describe_report(command: argparse.ArgumentParser) -> None:
     _exam(command)
     _workspace(command)
     _as_of(command)
-    command.add_argument("--to", metavar="DIR", type=Path, required=True, help="where report.html is written")
+    command.add_argument("--to", metavar="FILE", type=Path, required=True, help="the page that is written (.html)")
 
 
 def _report(options: argparse.Namespace) -> int:
     from spicula.exams.outputs import report
+    from spicula.exams.outputs.detail import pictures_of
 
-    return print_line(str(report.write(_detail(options), _artefacts(options.workspace), options.to)))
+    _, artefacts, found = _detail(options)
+    report.write(found, pictures_of(found, artefacts), options.to)
+    return print_line(str(options.to))
 
 
-def _detail(options: argparse.Namespace) -> Any:
+def _detail(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    from spicula.exams.artefacts import Artefacts
     from spicula.exams.ledger import Ledger
-    from spicula.exams.outputs import detail
+    from spicula.exams.outputs.detail import detail_of
 
     ledger = Ledger.open(options.workspace)
-    return detail.detail_of(ledger, _artefacts(options.workspace), options.exam, options.as_of)
+    artefacts = Artefacts(f"{ledger.place}/artefacts")
+    as_of = getattr(options, "as_of", None)
+    return ledger, artefacts, detail_of(ledger, artefacts, options.exam, as_of)
 
 
-def _artefacts(workspace: str) -> Any:
-    from spicula.exams import artefacts_of
+def _describe_export(command: argparse.ArgumentParser) -> None:
+    kinds = command.add_subparsers(title="what", metavar="WHAT", required=True)
+    for kind in _EXPORTS:
+        entry = kinds.add_parser(kind.name, help=kind.summary, description=kind.summary, allow_abbrev=False)
+        kind.describe(entry)
+        entry.set_defaults(export=kind.handler)
 
-    return artefacts_of(workspace)
+
+def _export(options: argparse.Namespace) -> int:
+    handler: Handler = options.export
+    return handler(options)
+
+
+def _describe_predictions(command: argparse.ArgumentParser) -> None:
+    _workspace(command)
+    command.add_argument(
+        "--to",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="a .csv (one model, one row an exam, as published) or a .parquet (all models, one row a score)",
+    )
+    command.add_argument("--model", metavar="MODEL", help="one model, by name")
+
+
+def _predictions(options: argparse.Namespace) -> int:
+    from spicula.exams.ledger import Ledger
+    from spicula.exams.outputs import tables
+
+    ledger = Ledger.open(options.workspace)
+    scores = ledger.predictions().to_pylist()
+    unscored = tables.unscored(ledger.problems())
+    beside = tables.write(options.to, scores, unscored, options.model)
+    return print_line(f"{options.to}: {len({row['exam_id'] for row in scores})} exams; without scores: {beside}")
+
+
+def _describe_dicom(command: argparse.ArgumentParser) -> None:
+    _exam(command)
+    _workspace(command)
+    command.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder of the DICOM files")
+    threshold = command.add_mutually_exclusive_group()
+    threshold.add_argument(
+        "--threshold", metavar="P", type=float, help="of segmentations (default: the bundle's, where it states one)"
+    )
+    threshold.add_argument("--no-segmentations", action="store_true", help="write the report and the pictures alone")
+
+
+def _dicom(options: argparse.Namespace) -> int:
+    from spicula.exams.outputs.dicom.of_workspace import export
+
+    ledger, artefacts, found = _detail(options)
+    written = export(
+        ledger, artefacts, found, options.to, options.threshold, segmentations=not options.no_segmentations
+    )
+    return print_line(f"{options.to}: {len(written)} DICOM files")
+
+
+def _describe_pachyderm(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--image", metavar="NAME", required=True, help="a container image in which spicula is")
+    command.add_argument("--to", metavar="DIR", type=Path, required=True, help="where the specifications are written")
+    command.add_argument("--bundle", metavar="DIR", type=Path, help="whose settings are used (default: as published)")
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cuda", help="of the networks (default cuda)")
+
+
+def _pachyderm(options: argparse.Namespace) -> int:
+    from spicula.bundle import screening
+    from spicula.exams.export import pachyderm
+
+    settings = None if options.bundle is None else screening.load(options.bundle).settings
+    written = pachyderm.write(
+        options.to, pachyderm.specifications(options.image, settings=settings, device=options.device)
+    )
+    return print_line("\n".join(str(path) for path in written))
+
+
+_EXPORTS = (
+    Command("predictions", "the scores of all exams as a table", _describe_predictions, _predictions),
+    Command("dicom", "results of an exam as DICOM objects of its study", _describe_dicom, _dicom),
+    Command("pachyderm", "specifications of the five stages for Pachyderm", _describe_pachyderm, _pachyderm),
+)
+
+
+# one stage by hand
+
+
+def _describe_stage(command: argparse.ArgumentParser) -> None:
+    command.add_argument("stage", metavar="STAGE", help="crop, centers, heatmaps, visualize or classify")
+    command.add_argument(
+        "--from",
+        dest="inputs",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        required=True,
+        help="exams (of crop), or what a stage before it wrote; repeat for several",
+    )
+    command.add_argument("--to", metavar="DIR", type=Path, required=True, help="where results go, a folder an exam")
+    command.add_argument("--models", metavar="DIR", type=Path, help="a four-view classifier, or a folder with one")
+    command.add_argument("--settings", metavar="JSON", help="settings that are not the published ones")
+    command.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="(default fp32)")
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the networks (default cpu)")
+    command.add_argument("--streams", metavar="N", type=positive, help="inputs in a network at a time (default: cores)")
+    command.add_argument("--single-image", action="store_true", help="scores for single images")
+
+
+def _stage(options: argparse.Namespace) -> int:
+    from spicula.exams.stage_files import StageOptions, run_stage
+
+    how = StageOptions(
+        settings=options.settings,
+        precision=options.precision,
+        device=options.device,
+        streams=options.streams,
+        mode="single-image" if options.single_image else "exam",
+    )
+    return print_line(run_stage(options.stage, options.inputs, options.to, options.models, how).as_text())
 
 
 # all of them below one command
@@ -228,6 +361,8 @@ _PARTS = (
     Command("history", "all that happened to an exam", _describe_history, _history),
     Command("diff", "how the scores of two models differ, largest first", _describe_diff, _diff),
     Command("report", "one exam as a page to read", _describe_report, _report),
+    Command("export", "scores as tables, results as DICOM, pipelines for Pachyderm", _describe_export, _export),
+    Command("stage", "run one stage on files, for other orchestrators", _describe_stage, _stage),
 )
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from spicula.exams.stages import STAGES, Stage
 
 if TYPE_CHECKING:
+    from spicula.exams.driver import Outcome
     from spicula.exams.engines.types import Engine
     from spicula.exams.models import Models
-    from spicula.exams.driver import Outcome
 
 __all__ = ["EngineOptions", "engine_of", "run", "setting_of"]
 
@@ -78,9 +78,9 @@ def run(
         SpiculaError: the workspace cannot be written, or workers cannot start.
     """
     from spicula.exams import intake
+    from spicula.exams.driver import bring_up_to_date
     from spicula.exams.ledger import Ledger
     from spicula.exams.models import steps_of
-    from spicula.exams.driver import bring_up_to_date
 
     ledger = Ledger.open(workspace, create=True)
     known = intake.Known(intake.place(ledger.place, source))

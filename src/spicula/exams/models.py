@@ -90,6 +90,12 @@ def _of_screening(models: Models, bundle: ScreeningBundle, stages: Mapping[str, 
     settings = bundle.settings.model_dump(mode="json")
     has_patches = "patch" in bundle.graphs
 
+    about = {
+        "name": bundle.name,
+        "version": bundle.info["version"],
+        "heatmap_threshold": bundle.heatmap_threshold,
+    }
+
     def step(name: str, model: str | None = None) -> Step:
         stage = stages[name]
         reads_heatmaps = model is None or bundle.reads_heatmaps(model)
@@ -108,6 +114,7 @@ def _of_screening(models: Models, bundle: ScreeningBundle, stages: Mapping[str, 
             models={role: bundle.digest_of(model or role) for role in stage.models},
             model=model,
             bundle=bundle.digest if model else None,
+            about=about if stage.models else {},
         )
 
     plain = ["crop", "centers", *(["heatmaps", "visualize"] if has_patches else [])]
@@ -115,6 +122,7 @@ def _of_screening(models: Models, bundle: ScreeningBundle, stages: Mapping[str, 
 
 
 def _of_own(name: str, bundle: Bundle, stage: Stage) -> Step:
+    points = {rule: point["threshold"] for rule, point in bundle.info["operating_points"].items()}
     return Step(
         name=f"{CLASSIFY}:{name}",
         stage=CLASSIFY,
@@ -124,4 +132,5 @@ def _of_own(name: str, bundle: Bundle, stage: Stage) -> Step:
         models={"classifier": bundle.digest},
         model=name,
         bundle=bundle.digest,
+        about={"name": name, "version": bundle.info["version"], "operating_points": {bundle.target: points}},
     )

@@ -25,6 +25,8 @@ class Step:
         models: role -> digest of every network that it uses.
         model: name of the model whose scores it gives, where it gives scores.
         bundle: digest of the bundle which that model belongs to.
+        about: what people are told of the models, as JSON values: "name" and "version" of the bundle,
+            "heatmap_threshold", "operating_points" (target -> name -> threshold). It changes no result, and no key.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Step:
     models: Mapping[str, str] = field(default_factory=dict)
     model: str | None = None
     bundle: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; `Step.from_json` reads them."""

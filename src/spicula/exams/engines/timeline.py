@@ -1,5 +1,6 @@
 """What the workers of a run did when: a Gantt chart as lines of text, and how much the two kinds overlapped."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -104,7 +105,8 @@ def _row(done: Sequence[Done], letters: dict[str, str], first: float, last: floa
     for one in done:
         letter = "x" if one.record is None else letters[stage_of(one.task)]
         start, end = (one.started - first) / column, (one.started + one.seconds - first) / column
-        for position in range(min(int(start), WIDTH - 1), min(int(end), WIDTH - 1) + 1):
+        begin = min(int(start), WIDTH - 1)
+        for position in range(begin, max(begin + 1, min(math.ceil(end), WIDTH))):
             part = min(end, position + 1) - max(start, position)
             filled[position][letter] = filled[position].get(letter, 0.0) + part
     return "".join(max(cell, key=lambda letter: cell[letter]) if cell else "." for cell in filled)

@@ -14,10 +14,10 @@ from spicula.errors import UsageError
 from spicula.exams.intake import folder, indexed
 from spicula.exams.intake.grouping import group
 from spicula.exams.intake.known import Known, place
-from spicula.exams.intake.listing import Listing, Problem, list_files
+from spicula.exams.intake.listing import Listing, Problem, is_temporary, list_files
 from spicula.exams.types import ExamInput
 
-__all__ = ["Intake", "Known", "Listing", "Problem", "list_files", "place", "read", "read_listing"]
+__all__ = ["Intake", "Known", "Listing", "Problem", "is_temporary", "list_files", "place", "read", "read_listing"]
 
 #: How reasons of the catalog begin that are about an image which is used all the same.
 REMARK = "indexed, but "

@@ -236,6 +236,12 @@ class Ledger:
 
     # what was done
 
+    def read(self, name: str) -> pa.Table:
+        """Return a whole table, see `tables`, in the order in which its rows were committed."""
+        table = self._tables[name]
+        table.refresh()
+        return table.read(table.schema.names).sort_by("commit")
+
     def history(self, exam_id: str) -> list[dict[str, Any]]:
         """Return all that happened to an exam, see `history.history`.
 
@@ -268,6 +274,12 @@ class Ledger:
         predictions = past.until(self._of_exam("predictions", exam_id), time)
         shown = past.show(exams, results, predictions, run.steps if run else ())
         return {"as_of": time, "run": run.as_json() if run else None, **shown}
+
+    def configuration(self, as_of: datetime | None = None) -> tuple[Step, ...]:
+        """Return the steps of the last run, until a time where one is given; none when there is no run."""
+        self._tables["runs"].refresh()
+        run = last_run(self._tables["runs"], None if as_of is None else past.as_utc(as_of))
+        return run.steps if run else ()
 
     def predictions(self, model: str | None = None) -> pa.Table:
         """Return the long table of predictions: columns as in `compare.LONG`, by exam, model, side and target.
@@ -306,6 +318,11 @@ class Ledger:
         return compare.differences(
             *(compare.of_model(rows, compare.choose(model, known)) for model in (model_a, model_b))
         )
+
+    def configuration(self) -> Sequence[Step]:
+        """Return the steps of the last run; none where there was no run."""
+        self._refresh()
+        return self._wanted(None)
 
     # helpers
 
@@ -358,7 +375,7 @@ def _check_empty(place: str) -> None:
     folder = Path(place)
     if folder.exists() and not folder.is_dir():
         raise SpiculaError(f"{place} is a file; a workspace is a folder")
-    ours = {*tables.TABLES, "artefacts"}
+    ours = {*tables.TABLES, "artefacts", "intake"}
     others = sorted(path.name for path in folder.glob("*") if path.name not in ours and not path.name.startswith("."))
     if others:
         raise SpiculaError(f"{place} holds something else ({others[0]}); choose an empty folder as the workspace")

@@ -65,12 +65,13 @@ class Walk:
 
 
 def latest(table: pa.Table, by: str) -> pa.Table:
-    """Return the last committed row of each value of a column."""
+    """Return the last committed row of each value of a column, in the order of the table."""
     if not table.num_rows:
         return table
     numbered = table.select([by, "commit"]).append_column("row", pa.array(np.arange(table.num_rows)))
-    last = numbered.sort_by("commit").group_by(by, use_threads=False).aggregate([("row", "last")])
-    return table.take(last["row_last"])
+    order = [("commit", "ascending"), ("row", "ascending")]
+    last = numbered.sort_by(order).group_by(by, use_threads=False).aggregate([("row", "last")])
+    return table.take(pa.array(np.sort(last["row_last"].to_numpy())))
 
 
 def settled(results: pa.Table) -> pa.Table:

@@ -59,8 +59,8 @@ def check(results: Sequence[Result], steps: Mapping[str, Step]) -> None:
     """Check that results fit their steps.
 
     Raises:
-        ValueError: a key is not that of what was read; or there is no output, or there are scores, where they cannot
-            be.
+        ValueError: a key is not that of what was read, outputs or scores are there or missing where they cannot be, or
+            a score is not from 0 to 1.
     """
     codes = {name: step.code() for name, step in steps.items()}
     for result in results:
@@ -72,6 +72,9 @@ def check(results: Sequence[Result], steps: Mapping[str, Step]) -> None:
             raise ValueError(f"{name}: {record['status']}, with outputs {record['outputs']}")
         if record["scores"] and (record["status"] != "ok" or steps[record["step"]].model is None):
             raise ValueError(f"{name}: scores of a step that gives none")
+        for score in record["scores"]:
+            if not 0 <= score["score"] <= 1:
+                raise ValueError(f"{name}: {score['score']} is no probability")
 
 
 def one_a_key(results: Sequence[Result]) -> list[Result]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spicula import RESEARCH_NOTICE
+from spicula.errors import UsageError
 from spicula.exams.artefacts import Artefacts
 from spicula.exams.ledger import Ledger
 from spicula.exams.outputs.views import View
@@ -166,20 +167,20 @@ class ExamDetail(TypedDict):
     notice: str
 
 
-def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetime | None = None) -> ExamDetail:
+def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetime | str | None = None) -> ExamDetail:
     """Return an exam in full, as it stands with the configuration of the last run.
 
     Args:
         ledger: of the workspace.
         artefacts: of the workspace.
         exam_id: the exam.
-        as_of: a time in the past; None: now.
+        as_of: a time in the past, UTC where it names no zone, also as ISO 8601 text; None: now.
 
     Raises:
-        UsageError: the ledger has, or had, no such exam.
+        UsageError: the ledger has, or had, no such exam; or the text is no time.
         SpiculaError: an artefact is missing or damaged.
     """
-    shown = ledger.show(exam_id, as_of)
+    shown = ledger.show(exam_id, _time(as_of) if isinstance(as_of, str) else as_of)
     exam, rows = shown["exam"], {row["step"]: row for row in shown["steps"]}
     found = {
         name: _by_image(artefacts, rows.get(name)) for name in ("crop", "centers", "heatmaps", "visualize")
@@ -199,6 +200,24 @@ def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetim
         "as_of": _iso(shown["as_of"]),
         "notice": RESEARCH_NOTICE,
     }
+
+
+def as_text(detail: ExamDetail) -> str:
+    """Return an exam as lines to read: how it stands, its scores, its images, its steps."""
+    lines = [f"exam {detail['exam_id']}: {detail['status']}", *(f"  {reason}" for reason in detail["reasons"])]
+    lines += [f"  {note}" for note in detail["notes"]]
+    if detail["predictions"]:
+        body = [
+            (one["model"], one["side"], one["target"], f"{one['score']:.4f}", one["bundle"][:12])
+            for one in detail["predictions"]
+        ]
+        lines += ["", *_aligned([("model", "side", "target", "score", "bundle"), *body])]
+    head = ("image", "view", "stored", "crop", "best centre", "SHA-256")
+    lines += ["", *_aligned([head, *(_image_row(name, image) for name, image in detail["images"].items())])]
+    lines += [f"  {name}: {note}" for name, image in detail["images"].items() for note in image["notes"]]
+    head = ("step", "version", "status", "seconds", "done", "outputs")
+    lines += ["", *_aligned([head, *(_step_row(step) for step in detail["steps"])]), "", detail["notice"]]
+    return "\n".join("".join(one if one.isprintable() else ascii(one)[1:-1] for one in line) for line in lines)
 
 
 def pictures_of(detail: ExamDetail, artefacts: Artefacts) -> dict[str, View]:
@@ -244,6 +263,34 @@ def describe_heatmap(heat: npt.NDArray[np.float32]) -> Heatmap:
         "max": float(heat.max()),
         "blocks8x8": blocks,
     }
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no time; expected one such as 2026-11-21T14:30 (UTC unless it says else)"
+        ) from None
+
+
+def _image_row(name: str, image: ImageDetail) -> tuple[str, ...]:
+    stored = "-" if image["mirrored"] is None else "mirrored" if image["mirrored"] else "as is"
+    crop, center = image["window_location"], image["best_center"]
+    return name, image["view"], stored, str(crop or "-"), str(center or "-"), image["sha256"][:12]
+
+
+def _step_row(step: StepDetail) -> tuple[str, ...]:
+    seconds = "-" if step["seconds"] is None else f"{step['seconds']:.2f}"
+    return (
+        step["step"], str(step["version"] or "-"), step["status"], seconds, step["time"] or "-",
+        (step["outputs"] or "-")[:12],
+    )  # fmt: skip
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _by_image(artefacts: Artefacts, row: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:

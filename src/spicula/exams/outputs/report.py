@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import spicula
 from spicula import evaluation, files
 from spicula.errors import UsageError
-from spicula.exams.outputs.detail import ExamDetail, ImageDetail, PredictionDetail
+from spicula.exams.artefacts import Artefacts
+from spicula.exams.outputs.detail import ExamDetail, ImageDetail, PredictionDetail, pictures_of
 from spicula.exams.outputs.views import View, hang, show
 from spicula.exams.stages.visualize import BENIGN_COLOR, MALIGNANT_COLOR, OPACITY
 from spicula.exams.types import HANGING
@@ -28,24 +29,45 @@ _HEADINGS = {"ok": "", "refused": "{part}refused", "failed": "{part}failed", "in
 _TARGETS = ("malignant", "benign")
 
 
-def write(
-    detail: ExamDetail, pictures: Mapping[str, View], to: Path, operating_points: OperatingPoints | None = None
-) -> None:
+def write(detail: ExamDetail, artefacts: Artefacts, to: Path, operating_points: OperatingPoints | None = None) -> Path:
     """Write the report of one exam as one self-contained HTML file, atomically.
 
     Whatever text the exam carries is escaped; the page loads nothing from anywhere and works without its script.
 
     Args:
         detail: of the exam. One that was refused or failed gets a report too, with the reason.
-        pictures: image name -> what is shown of it; images without one are named with the reason.
-        to: the file.
-        operating_points: of the models, where they state any.
+        artefacts: of its workspace, for the pictures.
+        to: a folder.
+        operating_points: of the models, where they state any, see `operating_points_of`.
+
+    Returns:
+        `report.html` in that folder.
 
     Raises:
         UsageError: jinja2 is not installed.
-        SpiculaError: the file cannot be written.
+        SpiculaError: an artefact is missing or damaged, or the file cannot be written.
     """
-    files.write_text(to, render(detail, pictures, operating_points))
+    path = to / "report.html"
+    files.write_text(path, render(detail, pictures_of(detail, artefacts), operating_points))
+    return path
+
+
+def operating_points_of(bundles: Iterable[Path]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the operating points that bundles trained by Spicula state. Four-view classifiers state none.
+
+    Args:
+        bundles: their folders.
+
+    Raises:
+        SpiculaError: a bundle is damaged, or none.
+    """
+    from spicula import bundle
+
+    loaded = [bundle.load(folder) for folder in bundles]
+    return {
+        one.name: {one.target: {name: point["threshold"] for name, point in one.info["operating_points"].items()}}
+        for one in loaded
+    }
 
 
 def render(
@@ -58,7 +80,7 @@ def render(
 
     Args:
         detail: see `write`.
-        pictures: see `write`.
+        pictures: image name -> what is shown of it; images without one are named.
         operating_points: see `write`.
         when: the time that the page carries; None: now.
     """

@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import TypedDict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from spicula import files, predictions
 from spicula.errors import UsageError
+from spicula.exams.ledger import Ledger
+from spicula.exams.steps import Step
+
+#: The step of exams that no stage saw, as the ledger names it.
+INTAKE = "intake"
 
 #: Columns of scores of the published CSV, in its order, and the side and target of each.
 PUBLISHED = {
@@ -26,7 +32,7 @@ PUBLISHED = {
 UNSCORED = pa.schema(
     [
         pa.field("exam_id", pa.string(), nullable=False),
-        pa.field("model", pa.string()),
+        pa.field("model", pa.string(), nullable=False),
         pa.field("step", pa.string(), nullable=False),  # "intake" where no stage saw the exam
         pa.field("status", pa.string(), nullable=False),  # refused, failed, or left: not done yet
         pa.field("reason", pa.string()),
@@ -43,6 +49,41 @@ class ScoreRow(TypedDict):
     side: str
     target: str
     score: float
+
+
+def scores_of(ledger: Ledger) -> list[ScoreRow]:
+    """Return the scores of all exams by the models of the last run."""
+    rows: list[ScoreRow] = ledger.predictions().select(list(ScoreRow.__annotations__)).to_pylist()
+    return rows
+
+
+def unscored_of(ledger: Ledger) -> list[dict[str, str | None]]:
+    """Return every exam that a model of the last run has no score of, with the reason: rows of UNSCORED."""
+    steps = ledger.configuration()
+    scored = {(row["exam_id"], row["model"]) for row in scores_of(ledger)}
+    behind = _behind(steps)
+    rows: dict[tuple[str, str | None], dict[str, str | None]] = {}
+    for problem in ledger.problems():
+        for model in (step for step in steps if step.model is not None):
+            at = problem["exam_id"], model.model
+            if problem["step"] in behind[model.name] and at not in scored:
+                said = {"step": problem["step"], "status": problem["status"], "reason": problem["error"]}
+                rows.setdefault(at, {"exam_id": at[0], "model": at[1], **said})
+    for exam in ledger.plan(steps).left:
+        for model in (step for step in steps if step.model is not None):
+            at = exam.exam_id, model.model
+            if at not in scored:
+                said = {"step": model.name, "status": "left", "reason": "not done yet; start the run again"}
+                rows.setdefault(at, {"exam_id": at[0], "model": at[1], **said})
+    return [rows[at] for at in sorted(rows)]
+
+
+def _behind(steps: Sequence[Step]) -> dict[str, set[str]]:
+    """Return for every step all that has to go well before it is done, with itself."""
+    found: dict[str, set[str]] = {}
+    for step in steps:
+        found[step.name] = {INTAKE, step.name}.union(*(found.get(one, set()) for one in step.inputs))
+    return found
 
 
 def published(scores: Iterable[ScoreRow], model: str) -> str:
@@ -108,7 +149,7 @@ def write(
     Args:
         to: a `.csv` for one model in the published form, or a `.parquet` for all in long form.
         scores: of all models.
-        unscored: rows of UNSCORED.
+        unscored: rows of UNSCORED; those of other models are left out where one is chosen.
         model: which one, for the CSV; may be None where there are scores of one model only.
 
     Returns:
@@ -123,13 +164,13 @@ def write(
     table = pa.Table.from_pylist([dict(row) for row in unscored], schema=UNSCORED)
     if to.suffix == ".csv":
         chosen = model or _only_model(scores)
-        concerned = [row for row in table.to_pylist() if row["model"] in (None, chosen)]
+        concerned = [row for row in table.to_pylist() if row["model"] == chosen]
         content = published(scores, chosen) if scores else _header()
         files.write_text(to, content)
         files.write_text(beside, _csv(concerned))
     elif to.suffix == ".parquet":
         predictions.write(to, long(row for row in scores if model in (None, row["model"])))
-        files.write_table(beside, table)
+        files.write_table(beside, table if model is None else table.filter(pc.equal(table["model"], model)))
     else:
         raise UsageError(f"{to}: name a .csv (one model, published form) or a .parquet (all models, long form)")
     return beside

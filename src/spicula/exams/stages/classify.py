@@ -146,5 +146,5 @@ def _window(images: Sequence[_Shown], noise: Draw) -> npt.NDArray[np.float32]:
 
 def _mean(network: Runner, pairs: Iterator[Pair]) -> npt.NDArray[np.float64]:
     """Return the mean of a network's outputs, (4,)."""
-    answers: npt.NDArray[np.float32] = np.concatenate(list(network(pairs)))
-    return answers.mean(axis=0, dtype=np.float64)
+    mean: npt.NDArray[np.float64] = np.concatenate(list(network(pairs))).mean(axis=0, dtype=np.float64)
+    return mean

@@ -128,7 +128,7 @@ def measure(breast: Mask, left_facing: bool, buffer: int) -> Crop | None:
 
 def _bounds(mask: Mask) -> Box:
     """Return top, bottom, left, right of a mask; bottom and right are exclusive."""
-    (top, last_row), (left, last_column) = span(mask.any(axis=1)), span(mask.any(axis=0))
+    (top, last_row), (left, last_column) = (span(np.asarray(mask.any(axis=axis))) for axis in (1, 0))
     return top, last_row + 1, left, last_column + 1
 
 

@@ -76,7 +76,8 @@ def lay_over(picture: RGB8, heat: npt.NDArray[np.float32], tissue: npt.NDArray[n
     malignant, benign = (OPACITY * seen * _resized(one, size) for one in heat)
     mixed = picture * (1 - malignant - benign)[..., None]
     mixed = mixed + np.multiply.outer(malignant, MALIGNANT_COLOR) + np.multiply.outer(benign, BENIGN_COLOR)
-    return np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
+    found: RGB8 = np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
+    return found
 
 
 def _resized(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -14,6 +14,7 @@ from spicula.errors import RejectedImageError, SpiculaError, UsageError
 from spicula.exams.outputs.dicom import codes
 from spicula.exams.outputs.dicom.results import Place, Results
 from spicula.exams.types import ImageFile
+from spicula.silence import silence
 
 if TYPE_CHECKING:
     import pydicom
@@ -167,11 +168,12 @@ def identity(source: Source) -> "pydicom.Dataset":
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.StudyInstanceUID = source.uid("StudyInstanceUID")
-    for keyword in (*_TYPE_2, *_TYPE_3):
-        value = _value(source.header, keyword)
-        if value or keyword in _TYPE_2:
-            setattr(dataset, keyword, value or None)
-    removal = [_coded(item) for item in sequence(source.header, "DeidentificationMethodCodeSequence")]
+    with silence:  # pydicom warns of values that are too long, and quotes them
+        for keyword in (*_TYPE_2, *_TYPE_3):
+            value = _value(source.header, keyword)
+            if value or keyword in _TYPE_2:
+                setattr(dataset, keyword, value or None)
+        removal = [_coded(item) for item in sequence(source.header, "DeidentificationMethodCodeSequence")]
     if any(removal):
         dataset.DeidentificationMethodCodeSequence = [item for item in removal if item]
     return dataset

@@ -1,0 +1,148 @@
+"""Tables of predictions: the published form, the long form, and the exams without a score."""
+
+import csv
+import io
+
+import pyarrow.parquet as pq
+import pytest
+from finished_workspace import BLACK, DONE, INCOMPLETE, finished_workspace
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spicula import predictions
+from spicula.errors import UsageError
+from spicula.exams.outputs import tables
+from spicula.exams.types import ExamInput, ImageFile
+
+PUBLISHED = ["index", "left_benign", "right_benign", "left_malignant", "right_malignant"]
+
+
+def rows(exam, model="image-only", scores=(0.1, 0.2, 0.3, 0.4)):
+    """Scores in the published order."""
+    at = [("L", "benign"), ("R", "benign"), ("L", "malignant"), ("R", "malignant")]
+    return [
+        {"exam_id": exam, "model": model, "bundle": "b" * 64, "side": side, "target": target, "score": score}
+        for (side, target), score in zip(at, scores, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
+    pytest.importorskip("openvino", reason="the networks need the extra exams")
+    return finished_workspace(tmp_path_factory.mktemp("tables"))
+
+
+def test_the_published_sample_output_comes_out_to_the_letter():
+    # exam-pipeline.md, published results of the image-only model
+    scores = [
+        (0.0580, 0.0754, 0.0091, 0.0179),
+        (0.0646, 0.9536, 0.0012, 0.7258),
+        (0.4388, 0.3526, 0.2325, 0.1061),
+        (0.3765, 0.6483, 0.0909, 0.2579),
+    ]
+    found = tables.published([row for n, one in enumerate(scores) for row in rows(f"e{n}", scores=one)], "image-only")
+    assert found == (
+        "index,left_benign,right_benign,left_malignant,right_malignant,exam\n"
+        "0,0.0580,0.0754,0.0091,0.0179,e0\n"
+        "1,0.0646,0.9536,0.0012,0.7258,e1\n"
+        "2,0.4388,0.3526,0.2325,0.1061,e2\n"
+        "3,0.3765,0.6483,0.0909,0.2579,e3\n"
+    )
+
+
+@given(st.dictionaries(st.text(min_size=1), st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=6), st.randoms())
+def test_sides_are_never_swapped_whatever_the_order_of_rows(exams, random):
+    given_rows = [row for exam, scores in exams.items() for row in rows(exam, scores=scores)]
+    random.shuffle(given_rows)
+    # csv keeps a lone carriage return or null in a quoted cell
+    found = list(csv.DictReader(io.StringIO(tables.published(given_rows, "image-only"), newline="")))
+    assert [one["exam"] for one in found] == sorted(exams)
+    for one in found:
+        scores = [float(one[name]) for name in PUBLISHED[1:]]
+        assert scores == pytest.approx(list(exams[one["exam"]]), abs=5.1e-5)
+
+
+def test_a_model_without_all_four_is_refused_with_the_way_out():
+    with pytest.raises(UsageError, match="mine gives exam e L malignant: write Parquet"):
+        tables.published([{**rows("e")[2], "model": "mine"}], "mine")
+
+
+def test_an_unknown_model_is_refused_with_the_known():
+    with pytest.raises(UsageError, match="'other'; there are some of a, b"):
+        tables.published([*rows("e", "b"), *rows("e", "a")], "other")
+
+
+def test_single_images_keep_their_view():
+    row = {**rows("e")[0], "side": "L-MLO"}
+    (found,) = tables.long([row]).to_pylist()
+    assert (found["id"], found["exam_id"], found["side"]) == ("e:L-MLO", "e", "L")
+
+
+def test_a_csv_of_a_workspace(finished, tmp_path):
+    to = tmp_path / "predictions.csv"
+    beside = tables.write(
+        to, tables.scores_of(finished.ledger), tables.unscored_of(finished.ledger), "image-and-heatmaps"
+    )
+    found = list(csv.reader(to.open()))
+    assert found[0] == [*PUBLISHED, "exam"]
+    assert [(row[0], row[-1]) for row in found[1:]] == [(str(n), exam) for n, exam in enumerate(DONE)]
+    scores = {
+        (one["exam_id"], one["side"], one["target"]): one["score"]
+        for one in finished.ledger.predictions().to_pylist()
+        if one["model"] == "image-and-heatmaps"
+    }
+    assert found[1][1:5] == [
+        f"{scores[DONE[0], side, target]:.4f}" for target in ("benign", "malignant") for side in ("L", "R")
+    ]
+    unscored = list(csv.DictReader(beside.open()))
+    assert beside.name == "predictions-unscored.csv"
+    assert [(row["exam_id"], row["step"], row["status"]) for row in unscored] == [
+        (BLACK, "crop", "refused"),
+        (INCOMPLETE, "intake", "refused"),
+    ]
+    assert "R_CC" in unscored[0]["reason"] and "R-MLO" in unscored[1]["reason"]
+
+
+def test_a_parquet_of_a_workspace(finished, tmp_path):
+    to = tmp_path / "predictions.parquet"
+    beside = tables.write(to, tables.scores_of(finished.ledger), tables.unscored_of(finished.ledger))
+    found = predictions.read(to)
+    assert found.num_rows == len(DONE) * 2 * 4
+    assert set(found["model"].to_pylist()) == {"image-only", "image-and-heatmaps"}
+    assert set(found["model_digest"].to_pylist()) == {one["bundle"] for one in tables.scores_of(finished.ledger)}
+    unscored = pq.read_table(beside).to_pylist()
+    assert {(row["exam_id"], row["model"]) for row in unscored} == {
+        (exam, model) for exam in (BLACK, INCOMPLETE) for model in ("image-only", "image-and-heatmaps")
+    }
+    assert len(unscored) == 4
+
+
+def test_what_is_not_done_yet_is_listed_too(finished, tmp_path):
+    images = tuple(ImageFile(view, view, f"/x/{view}", "0" * 64) for view in ("L-CC", "R-CC", "L-MLO", "R-MLO"))
+    other = finished_workspace(tmp_path).ledger
+    other.add_exams([ExamInput("exam-late", images)], "run")
+    late = [row for row in tables.unscored_of(other) if row["exam_id"] == "exam-late"]
+    assert [(row["model"], row["status"]) for row in late] == [("image-and-heatmaps", "left"), ("image-only", "left")]
+    known = {row["exam_id"] for row in tables.unscored_of(other)} | {row["exam_id"] for row in tables.scores_of(other)}
+    assert known == {*DONE, INCOMPLETE, BLACK, "exam-late"}, "every exam is in one table or the other"
+
+
+def test_a_csv_needs_one_model(finished, tmp_path):
+    with pytest.raises(UsageError, match="choose with --model one of image-and-heatmaps, image-only"):
+        tables.write(tmp_path / "x.csv", tables.scores_of(finished.ledger), [])
+    tables.write(tmp_path / "one.csv", rows("e"), [])
+    assert (tmp_path / "one.csv").read_text().endswith("0.4000,e\n")
+
+
+def test_without_any_score_there_are_headings_alone(tmp_path):
+    beside = tables.write(tmp_path / "none.csv", [], [])
+    assert (tmp_path / "none.csv").read_text() == ",".join([*PUBLISHED, "exam"]) + "\n"
+    assert beside.read_text() == "exam_id,model,step,status,reason\n"
+    tables.write(tmp_path / "none.parquet", [], [])
+    assert predictions.read(tmp_path / "none.parquet").num_rows == 0
+
+
+def test_other_endings_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="name a .csv"):
+        tables.write(tmp_path / "x.xlsx", [], [])
