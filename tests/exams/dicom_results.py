@@ -1,6 +1,7 @@
 """Results of a phantom exam as the stages would give them, with one hot patch where the phantom has its lesion."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,19 +10,25 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import pytest
 
 from spicula import files
 from spicula.exams.outputs.dicom import Algorithm, Place, Results
 from spicula.exams.stages.orientation import is_flipped
 from spicula.exams.types import VIEWS, ImageFile, PatchScores
 
+needs_dciodvfy = pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="needs dciodvfy: apt-get install dicom3tools"
+)
+
 PATCH = 32
 DIGEST = "5d" * 32
 ALGORITHM = Algorithm("four-view screening classifier", "1.0", DIGEST, ("precision fp32",))
+BUNDLE = "b0" * 32
 MADE = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 
 
-def predictions(model: str = "image-only", digest: str = DIGEST) -> list[dict[str, Any]]:
+def predictions(model: str = "image-only", digest: str = BUNDLE) -> list[dict[str, Any]]:
     """Four scores, all different."""
     return [
         {"model": model, "model_digest": digest, "side": side, "target": target, "score": score}
@@ -65,7 +72,7 @@ def results(images: list[ImageFile], spots: dict[str, tuple[int, int]] | None = 
         "images": images,
         "predictions": predictions(),
         "made": MADE,
-        "algorithms": {DIGEST: ALGORITHM},
+        "algorithms": {"image-only": ALGORITHM},
         "places": places,
         "heatmaps": heatmaps,
         "heatmap_algorithm": ALGORITHM,

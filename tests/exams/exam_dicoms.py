@@ -1,5 +1,6 @@
 """Small DICOM mammograms as a hospital would drop them: 8 by 6 pixels, with a patient who must never be seen."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def mammogram(path: Path, uid: str, side: str, view: str, **elements: Any) -> Pa
         "SOPInstanceUID": f"1.2.826.0.1.{uid}",
         "StudyInstanceUID": f"1.2.826.0.2.{study_number}",
         "SeriesInstanceUID": f"1.2.826.0.3.{uid}",
+        "StudyDate": "20200101",
+        "StudyTime": "120000",
+        "StudyID": "1",
+        "SeriesNumber": 1,
+        "InstanceNumber": 1,
         "AccessionNumber": "ACC-CANARY",
         "PatientName": "CANARY^NAME",
         "PatientID": "CANARY-4711",
@@ -50,9 +56,10 @@ def mammogram(path: Path, uid: str, side: str, view: str, **elements: Any) -> Pa
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset(None, Dataset(), file_meta=meta, preamble=bytes(128))
-    for keyword, value in values.items():
-        if value is not None:
-            setattr(dataset, keyword, value)
+    with warnings.catch_warnings(action="ignore"):  # odd values are wanted
+        for keyword, value in values.items():
+            if value is not None:
+                setattr(dataset, keyword, value)
     rng = np.random.default_rng([int(part) for part in uid.split(".")])
     frames = elements.get("NumberOfFrames") or 1
     dataset.PixelData = rng.integers(0, 4096, (frames, 8, 6), dtype=np.uint16).tobytes()

@@ -85,13 +85,13 @@ def test_any_image_has_the_centre_of_the_published_steps(pixels, size, view, dat
     assert best_center(pixels, found, view, size) == literal_center(pixels, found, view, size)
 
 
-@pytest.mark.parametrize("size", [SMALL, ScreeningSettings(cc=(200, 150), mlo=(220, 90), erosions=24, buffer=12, resize=4)])
+@pytest.mark.parametrize(
+    "size", [SMALL, ScreeningSettings(cc=(200, 150), mlo=(220, 90), erosions=24, buffer=12, resize=4)]
+)
 def test_small_images_have_the_centres_of_the_published_steps(size):
     crops = crop(phantom_exam(), size)
     wanted = [
-        literal_center(
-            one.pixels[:, :: -1 if one.view.startswith("R") else 1], one.crop, one.view, size.size(one.view)
-        )
+        literal_center(one.pixels[:, :: -1 if one.view.startswith("R") else 1], one.crop, one.view, size.size(one.view))
         for one in crops
     ]
     assert centers(crops, size) == wanted

@@ -6,16 +6,14 @@ from typing import Any
 
 import pydicom
 import pytest
-from dicom_results import ALGORITHM, DIGEST, image_files, predictions, results, verify
-
-hd = pytest.importorskip("highdicom", reason="needs highdicom: the extra exams")
-
-from highdicom.sr.utils import find_content_items
+from dicom_results import ALGORITHM, BUNDLE, DIGEST, image_files, needs_dciodvfy, predictions, results, verify
 
 import spicula
 from spicula.errors import SpiculaError
 from spicula.exams.outputs.dicom import codes, write
 from spicula.phantoms import make_exams
+
+hd = pytest.importorskip("highdicom", reason="needs highdicom: the extra exams")
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +56,23 @@ def test_every_score_says_what_where_how_likely_by_what_and_from_which_images(im
 def test_the_algorithm_is_identified(images, tmp_path):
     report = read_report(images, tmp_path)
     for group in report.content.get_image_measurement_groups():
-        items = find_content_items(group[0], relationship_type=hd.sr.RelationshipTypeValues.HAS_CONCEPT_MOD)
+        items = hd.sr.utils.find_content_items(group[0], relationship_type=hd.sr.RelationshipTypeValues.HAS_CONCEPT_MOD)
         texts = [(item.name.meaning, item.value) for item in items if item.value_type.value == "TEXT"]
         assert texts == [
-            ("Algorithm Name", "four-view screening classifier: image-only"),
+            ("Algorithm Name", "four-view screening classifier"),
             ("Algorithm Version", "1.0"),
             ("Algorithm Parameters", f"sha256 {DIGEST}"),
             ("Algorithm Parameters", f"Spicula {spicula.__version__}"),
             ("Algorithm Parameters", "precision fp32"),
+            ("Algorithm Parameters", f"bundle sha256 {BUNDLE}"),
         ]
 
 
 def test_a_model_that_nobody_describes_goes_by_its_name_and_digest(images, tmp_path):
     report = read_report(images, tmp_path, predictions=predictions("my-model", "ab" * 32))
-    names = find_content_items(report, name=pydicom.sr.coding.Code("111001", "DCM", "Algorithm Name"), recursive=True)
-    versions = find_content_items(
-        report, name=pydicom.sr.coding.Code("111003", "DCM", "Algorithm Version"), recursive=True
-    )
+    name, version = (pydicom.sr.coding.Code(*one) for one in (("111001", "DCM", ""), ("111003", "DCM", "")))
+    names = hd.sr.utils.find_content_items(report, name=name, recursive=True)
+    versions = hd.sr.utils.find_content_items(report, name=version, recursive=True)
     assert {item.value for item in names} == {"my-model"}
     assert {item.value for item in versions} == {"sha256 abababababab"}
 
@@ -97,7 +95,7 @@ def test_scores_of_single_images_refer_to_their_view(images, tmp_path):
 
 def test_it_says_that_it_is_research_and_no_readers_finding(images, tmp_path):
     report = read_report(images, tmp_path)
-    comments = [item.value for item in find_content_items(report, name=codes.COMMENT, recursive=True)]
+    comments = [item.value for item in hd.sr.utils.find_content_items(report, name=codes.COMMENT, recursive=True)]
     assert len(comments) == 1 + 4  # the report, and every score
     assert all(spicula.RESEARCH_NOTICE in comment and "not a finding of a reader" in comment for comment in comments)
     assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
@@ -106,8 +104,8 @@ def test_it_says_that_it_is_research_and_no_readers_finding(images, tmp_path):
 
 def test_the_library_names_every_image_with_its_side_and_view(images, tmp_path):
     report = read_report(images, tmp_path)
-    library = find_content_items(report, name=codes.IMAGE_LIBRARY, recursive=True)[0]
-    entries = find_content_items(library, name=codes.SOURCE, recursive=True)
+    library = hd.sr.utils.find_content_items(report, name=codes.IMAGE_LIBRARY, recursive=True)[0]
+    entries = hd.sr.utils.find_content_items(library, name=codes.SOURCE, recursive=True)
     told = [tuple(item.value.meaning for item in entry.ContentSequence) for entry in entries]
     assert told == [
         ("Left", "cranio-caudal"),
@@ -130,8 +128,9 @@ def test_scores_keep_their_seven_digits(images, tmp_path, score):
     assert group.get_measurements()[0].value / 100 == pytest.approx(score, abs=1e-12)
 
 
+@needs_dciodvfy
 def test_names_of_models_in_any_script_and_of_any_length_are_no_hindrance(images, tmp_path):
     algorithm = replace(ALGORITHM, name="Röntgen " * 20, version="β")
-    found = results(images, algorithms={DIGEST: algorithm}, heatmap_algorithm=algorithm)
+    found = results(images, algorithms={"image-only": algorithm}, heatmap_algorithm=algorithm)
     for path in write(found, tmp_path, threshold=0.5, segmentations=True):
         assert verify(path)[0] == []

@@ -11,22 +11,19 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_results import ALGORITHM, DIGEST, MADE, image_files, predictions, results, rewrite, verify
+from dicom_results import ALGORITHM, MADE, image_files, needs_dciodvfy, predictions, results, rewrite, verify
 from pydicom.dataset import Dataset
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr.coding import Code
 from pydicom.uid import BreastTomosynthesisImageStorage
-
-pytest.importorskip("highdicom", reason="needs highdicom: the extra exams")
 
 from spicula import files
 from spicula.errors import SpiculaError, UsageError
 from spicula.exams.outputs.dicom import codes, export, write
 from spicula.phantoms import make_exams
 
-needs_dciodvfy = pytest.mark.skipif(
-    shutil.which("dciodvfy") is None, reason="needs dciodvfy: apt-get install dicom3tools"
-)
+pytest.importorskip("highdicom", reason="needs highdicom: the extra exams")
+
 IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "AccessionNumber")
 
 
@@ -343,9 +340,11 @@ def detail(found: Any) -> dict[str, Any]:
         },
         "predictions": found.predictions,
         "steps": [
-            {"status": "ok", "time": "2026-11-21T08:00:00+00:00"},
-            {"status": "ok", "time": MADE.isoformat()},
-            {"status": "failed", "time": "2026-11-22T08:00:00+00:00"},
+            {"stage": "crop", "status": "ok", "time": "2026-11-21T08:00:00Z"},
+            {"stage": "classify", "status": "ok", "time": MADE.isoformat()},
+            {"stage": "classify", "status": "failed", "time": "2026-11-22T08:00:00Z"},
+            {"stage": "visualize", "status": "ok", "time": "2026-11-22T08:00:00Z"},
+            {"stage": "heatmaps", "status": "ok", "time": None},
         ],
     }
 
@@ -353,7 +352,7 @@ def detail(found: Any) -> dict[str, Any]:
 def test_export_writes_what_the_ledger_tells(phantom, tmp_path):
     found = results(image_files(phantom))
     options: dict[str, Any] = {
-        "algorithms": {DIGEST: ALGORITHM},
+        "algorithms": {"image-only": ALGORITHM},
         "heatmaps": found.heatmaps,
         "heatmap_algorithm": ALGORITHM,
         "threshold": 0.5,

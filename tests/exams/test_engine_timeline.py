@@ -12,7 +12,7 @@ def done(worker: str, step: str, start: float, end: float, lost: str | None = No
         **{"exam": one["exam"], "step": step, "key": one["key"], "status": "ok", "error": None, "outputs": ""},
         **{"scores": [], "started": start, "seconds": end - start},
     }
-    return Done(one, None if lost else record, lost, worker.split()[0], worker, start, end - start)
+    return Done(one, None if lost else record, lost, worker.split(maxsplit=1)[0], worker, start, end - start)
 
 
 def test_shares_of_the_time():

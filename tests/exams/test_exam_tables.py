@@ -51,11 +51,13 @@ def test_the_published_sample_output_comes_out_to_the_letter():
     )
 
 
-@given(st.dictionaries(st.text(min_size=1), st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=6), st.randoms())
+NAMES = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1)
+
+
+@given(st.dictionaries(NAMES, st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=6), st.randoms())
 def test_sides_are_never_swapped_whatever_the_order_of_rows(exams, random):
     given_rows = [row for exam, scores in exams.items() for row in rows(exam, scores=scores)]
     random.shuffle(given_rows)
-    # csv keeps a lone carriage return or null in a quoted cell
     found = list(csv.DictReader(io.StringIO(tables.published(given_rows, "image-only"), newline="")))
     assert [one["exam"] for one in found] == sorted(exams)
     for one in found:
@@ -84,7 +86,7 @@ def test_a_csv_of_a_workspace(finished, tmp_path):
     beside = tables.write(
         to, tables.scores_of(finished.ledger), tables.unscored_of(finished.ledger), "image-and-heatmaps"
     )
-    found = list(csv.reader(to.open()))
+    found = list(csv.reader(to.read_text().splitlines()))
     assert found[0] == [*PUBLISHED, "exam"]
     assert [(row[0], row[-1]) for row in found[1:]] == [(str(n), exam) for n, exam in enumerate(DONE)]
     scores = {
@@ -95,7 +97,7 @@ def test_a_csv_of_a_workspace(finished, tmp_path):
     assert found[1][1:5] == [
         f"{scores[DONE[0], side, target]:.4f}" for target in ("benign", "malignant") for side in ("L", "R")
     ]
-    unscored = list(csv.DictReader(beside.open()))
+    unscored = list(csv.DictReader(beside.read_text().splitlines()))
     assert beside.name == "predictions-unscored.csv"
     assert [(row["exam_id"], row["step"], row["status"]) for row in unscored] == [
         (BLACK, "crop", "refused"),
@@ -144,5 +146,5 @@ def test_without_any_score_there_are_headings_alone(tmp_path):
 
 
 def test_other_endings_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="name a .csv"):
+    with pytest.raises(UsageError, match=r"name a \.csv"):
         tables.write(tmp_path / "x.xlsx", [], [])

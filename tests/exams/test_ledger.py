@@ -12,7 +12,7 @@ from ledger_runs import digest, exam, result, run, steps, work
 pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
 
 from spicula.errors import SpiculaError, UsageError
-from spicula.exams.ledger import Ledger, storage, text
+from spicula.exams.ledger import Ledger, storage
 from spicula.exams.steps import images_digest, key_of
 
 ALL = {"crop", "centers", "heatmaps", "classify:image-only", "classify:both"}
@@ -266,9 +266,6 @@ def test_refusals_are_final_and_block_what_follows(ledger):
         ("a", "crop", "because refused"),
     ]
     assert ledger.predictions().num_rows == 0
-    said = text.problems(ledger.problems())
-    assert "there is no L-CC" in said
-    assert text.problems([]) == "nothing was refused, nothing failed"
 
 
 def test_a_plan_for_some_exams(ledger):
@@ -291,21 +288,12 @@ def test_many_exams_come_in_pieces_with_what_is_theirs(ledger):
     assert all(key_of_crop(one) in one.known for one in left)
 
 
-def test_the_status_reads_well(ledger):
-    run(ledger, steps(), [exam(name) for name in "ab"])
-    ledger.add_exams([exam("c"), exam("d", refusal="no views")], "r")
-    lines = text.status(ledger.status()).splitlines()
-    assert lines[0].endswith("ws: 4 exams, 1 refused at intake")
-    assert lines[1].startswith("last run ")
-    assert lines[2].split() == ["step", "done", "refused", "failed", "blocked", "left", "why"]
-    assert lines[3].split() == ["crop", "2", "0", "0", "1", "1", "1", "new"]
-
-
 # committing
 
 
 def committed(ledger, exams="ab", configuration=None):
     configuration = configuration or steps()
+    ledger.begin_run(configuration, "test")
     ledger.add_exams([exam(name) for name in exams], "r")
     return list(work(ledger.plan(configuration).left, configuration)), by_name(configuration)
 
@@ -325,12 +313,11 @@ def test_a_result_is_kept_once_whatever_is_committed(ledger, tmp_path):
 def test_predictions_without_their_result_are_completed_not_doubled(ledger, monkeypatch):
     """A kill came after the commit of the scores, before that of the results."""
     results, configuration = committed(ledger)
-    append, whole = storage.Table.append, []
+    append = storage.Table.append
 
     def killed(table, rows):
         if table.place.endswith("steps"):
             raise KeyboardInterrupt
-        whole.append(table.place)
         return append(table, rows)
 
     with monkeypatch.context() as patch:

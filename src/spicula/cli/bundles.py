@@ -1,4 +1,4 @@
-"""The commands that make and use a bundle: bundle, predict."""
+"""The commands that make and use a bundle: bundle, bundle import-exam, predict."""
 
 import argparse
 import sys
@@ -30,6 +30,49 @@ def _bundle(options: argparse.Namespace) -> int:
     return print_json(result) if options.json else print_line(sentence)
 
 
+def _describe_import_exam(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--patch", metavar="FILE", type=Path, help="weights of the patch classifier")
+    command.add_argument("--image", metavar="FILE", type=Path, help="weights of the classifier of images alone")
+    command.add_argument(
+        "--image-heatmaps", metavar="FILE", type=Path, help="weights of the classifier of images and heatmaps"
+    )
+    command.add_argument("--to", metavar="DIR", type=Path, required=True, help="the bundle's folder")
+    command.add_argument("--name", metavar="NAME", default="screening", help="of the model (default screening)")
+    command.add_argument("--model-version", metavar="TEXT", default="1", help="as you count your models (default 1)")
+    command.add_argument("--licence", metavar="TEXT", help="of the weights, as their publisher says it")
+    command.add_argument(
+        "--heatmap-threshold",
+        metavar="P",
+        type=float,
+        help="probability from which a heatmap's segmentation counts a pixel (default: no segmentations)",
+    )
+    json_option(command)
+
+
+def _import_exam(options: argparse.Namespace) -> int:
+    from spicula.bundle.screening.importing import import_exam
+
+    loaded = import_exam(
+        options.patch,
+        options.image,
+        options.image_heatmaps,
+        options.to,
+        name=options.name,
+        version=options.model_version,
+        licence=options.licence,
+        heatmap_threshold=options.heatmap_threshold,
+    )
+    networks = loaded.info["networks"]
+    result = {
+        "bundle": str(options.to),
+        "model": loaded.name,
+        "digest": loaded.digest,
+        "networks": {role: {**network, "digest": loaded.digest_of(role)} for role, network in networks.items()},
+    }
+    sentence = f"{options.to}: {loaded.name}, with {', '.join(networks)}, digest {loaded.digest[:12]}"
+    return print_json(result) if options.json else print_line(sentence)
+
+
 def _describe_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", metavar="BUNDLE", type=Path, help="a bundle's folder")
     command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="images, or folders of images")
@@ -57,6 +100,19 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    Command("bundle", "export a run as a verified ONNX bundle", _describe_bundle, _bundle),
+    Command(
+        "bundle",
+        "export a run as a verified ONNX bundle",
+        _describe_bundle,
+        _bundle,
+        (
+            Command(
+                "import-exam",
+                "make a bundle of the published four-view classifier's weight files",
+                _describe_import_exam,
+                _import_exam,
+            ),
+        ),
+    ),
     Command("predict", "classify images with a bundle", _describe_predict, _predict),
 )

@@ -150,7 +150,7 @@ def _status(options: argparse.Namespace) -> int:
 
     ledger = Ledger.open(options.workspace)
     found = ledger.status()
-    return print_json(found) if options.json else print_line(text.status(found, ledger.problems()))
+    return print_json(text.plain(found)) if options.json else print_line(text.status(found, ledger.problems()))
 
 
 def _describe_show(command: argparse.ArgumentParser) -> None:
@@ -177,8 +177,8 @@ def _history(options: argparse.Namespace) -> int:
     from spicula.exams.ledger import Ledger
     from spicula.exams.outputs import text
 
-    found = text.plain(Ledger.open(options.workspace).history(options.exam))
-    return print_json(found) if options.json else print_line(text.history(found))
+    found = Ledger.open(options.workspace).history(options.exam)
+    return print_json(text.plain(found)) if options.json else print_line(text.history(found))
 
 
 def _describe_diff(command: argparse.ArgumentParser) -> None:
@@ -211,16 +211,14 @@ def _describe_report(command: argparse.ArgumentParser) -> None:
     _exam(command)
     _workspace(command)
     _as_of(command)
-    command.add_argument("--to", metavar="FILE", type=Path, required=True, help="the page that is written (.html)")
+    command.add_argument("--to", metavar="DIR", type=Path, required=True, help="where report.html is written")
 
 
 def _report(options: argparse.Namespace) -> int:
     from spicula.exams.outputs import report
-    from spicula.exams.outputs.detail import pictures_of
 
     _, artefacts, found = _detail(options)
-    report.write(found, pictures_of(found, artefacts), options.to)
-    return print_line(str(options.to))
+    return print_line(str(report.write(found, artefacts, options.to)))
 
 
 def _detail(options: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -265,7 +263,7 @@ def _predictions(options: argparse.Namespace) -> int:
 
     ledger = Ledger.open(options.workspace)
     scores = ledger.predictions().to_pylist()
-    unscored = tables.unscored(ledger.problems())
+    unscored = tables.unscored_of(ledger)
     beside = tables.write(options.to, scores, unscored, options.model)
     return print_line(f"{options.to}: {len({row['exam_id'] for row in scores})} exams; without scores: {beside}")
 

@@ -9,12 +9,43 @@ Handler = Callable[[argparse.Namespace], int]
 
 
 class Command(NamedTuple):
-    """One command: its name, what `--help` says, a function that adds its options, and one that runs it."""
+    """One command: its name, what `--help` says, a function that adds its options, and one that runs it.
+
+    `parts` are commands that its first word can name; with any other first word it is the command itself.
+    """
 
     name: str
     summary: str
     describe: Callable[[argparse.ArgumentParser], None]
     handler: Handler
+    parts: tuple["Command", ...] = ()
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a command that may have parts, and options of its own besides."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._parts: dict[str, Parser] = {}
+
+    def add(self, command: Command) -> None:
+        """Take in what a command says of itself and of its parts."""
+        command.describe(self)
+        self.set_defaults(handler=command.handler)
+        for part in command.parts:
+            prog = f"{self.prog} {part.name}"
+            entry = self._parts[part.name] = Parser(prog=prog, description=part.summary, allow_abbrev=False)
+            entry.add(part)
+        if command.parts:
+            said = "; ".join(f"{self.prog} {part.name} --help: {part.summary}" for part in command.parts)
+            self.epilog = f"See also {said}"
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse with the part that the first word names, where it names one."""
+        words = sys.argv[1:] if args is None else list(args)
+        if words and words[0] in self._parts:
+            return self._parts[words[0]].parse_known_args(words[1:], namespace)
+        return super().parse_known_args(words, namespace)
 
 
 def json_option(command: argparse.ArgumentParser) -> None:

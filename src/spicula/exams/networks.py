@@ -20,6 +20,7 @@ from spicula.bundle.screening import ScreeningBundle
 from spicula.bundle.screening import format as layout
 from spicula.errors import UsageError
 from spicula.exams.runners.shapes import Shape
+from spicula.exams.stages import STAGES
 from spicula.exams.types import Precision, Runner
 
 
@@ -59,6 +60,9 @@ def runner_of(
         return OpenVinoRunner(bundle.graphs[graph], shape, where, precision=precision, streams=streams, batch=batch)
     if device != "cuda" and not device.startswith("cuda:"):
         raise UsageError(f"no device {device}; there are cpu, cuda and cuda:N")
-    from spicula.exams.runners.torch import TorchRunner, module_of
-
-    return TorchRunner(module_of(bundle, graph), shape, device=device, precision=precision, batch=batch)
+    try:
+        from spicula.exams.runners.torch import TorchRunner, module_of
+    except ImportError as error:
+        raise UsageError(f"--device {device} needs torch: pip install 'spicula[train]'") from error
+    rows = batch or STAGES["heatmaps" if role == layout.PATCH else "classify"].resources.batch
+    return TorchRunner(module_of(bundle, graph), shape, device=device, precision=precision, batch=rows)

@@ -1,6 +1,5 @@
 """Running a graph on a CPU through OpenVINO: several requests in flight, each on one core."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from spicula.errors import SpiculaError, UsageError
 from spicula.exams.runners.shapes import Floats, Inputs, Shape, in_batches
 from spicula.exams.types import Precision
+from spicula.processes import cores
 
 _BF16 = "BF16"
 
@@ -47,7 +47,7 @@ class OpenVinoRunner:
         if precision == "bf16":
             check_bf16(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self._shape, self._batch = shape, batch or 1
-        streams = streams or len(os.sched_getaffinity(0))
+        streams = streams or cores()
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "NUM_STREAMS": streams,

@@ -105,5 +105,5 @@ class Angle(nn.Module):
     def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Map both views (N, C, H, W) to (N, 4): left_benign, right_benign, left_malignant, right_malignant."""
         both = torch.cat([self.tower(left), self.tower(right)], dim=1)
-        logits = self.output(torch.relu(self.hidden(both)))
+        logits: torch.Tensor = self.output(torch.relu(self.hidden(both)))
         return logits.reshape(-1, OUTPUTS, 2).softmax(dim=2)[:, :, 1]

@@ -32,7 +32,7 @@ def export(
         detail: of the exam, as `spicula exams show --json` prints it.
         images: its files.
         to: a folder, which is made.
-        algorithms: `model_digest` of the predictions -> what it is; one that is not in it goes by its name and digest.
+        algorithms: `model` of the predictions -> what it is; one that is not in it goes by its name and digest.
         heatmaps: image name -> patch scores; none where no stage has made them.
         heatmap_algorithm: that made the heatmaps; None where there are none.
         threshold: see `write`.
@@ -51,7 +51,7 @@ def export(
         detail["exam_id"],
         images,
         detail["predictions"],
-        max(datetime.fromisoformat(step["time"]) for step in detail["steps"] if step["status"] == "ok"),
+        max(_times(detail)),
         algorithms,
         {
             name: Place(_window(one["window_location"]), bool(one["mirrored"]))
@@ -157,6 +157,15 @@ def _check(results: Results, threshold: float | None, segmentations: bool) -> No
         )
     if not 0 < threshold <= 1:
         raise UsageError(f"the threshold of segmentations is {threshold:g}; it is a probability, above 0 to 1")
+
+
+def _times(detail: ExamDetail) -> list[datetime]:
+    """Return when the steps were done whose results are written; pictures of `visualize` are not."""
+    return [
+        datetime.fromisoformat(step["time"])
+        for step in detail["steps"]
+        if step["status"] == "ok" and step["time"] is not None and step["stage"] in ("crop", "heatmaps", "classify")
+    ]
 
 
 def _window(values: Sequence[int]) -> tuple[int, int, int, int]:

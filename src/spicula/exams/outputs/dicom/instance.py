@@ -33,9 +33,11 @@ def uid(*name: str) -> str:
 
 
 def short(value: str) -> str:
-    """Return a text as it fits into 64 characters (PS3.5 6.2, LO)."""
+    """Return a text as it fits into 64 characters (PS3.5 6.2, LO), and into as many bytes, which some count."""
     line = " ".join(value.replace("\\", "/").split())
-    return line if len(line) <= 64 else f"{line[:61]}..."
+    if len(line.encode()) <= 64:
+        return line
+    return line.encode()[:61].decode(errors="ignore") + "..."
 
 
 def finish(instance: Any, sources: Sequence[Source], made: datetime) -> None:

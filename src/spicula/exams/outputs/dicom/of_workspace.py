@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from spicula.errors import SpiculaError
 from spicula.exams.artefacts import Artefacts
 from spicula.exams.ledger import Ledger
 from spicula.exams.outputs import dicom
@@ -52,7 +51,7 @@ def export(
         detail,
         images,
         to,
-        algorithms={_digest(step): _algorithm(step) for step in made.values() if step.model is not None},
+        algorithms={step.model: _algorithm(step) for step in made.values() if step.model is not None},
         heatmaps=found,
         heatmap_algorithm=None if patches is None or not found else _algorithm(patches),
         threshold=threshold,
@@ -60,16 +59,11 @@ def export(
     )
 
 
-def _digest(step: Step) -> str:
-    if step.bundle is None:
-        raise SpiculaError(f"the ledger names no bundle for {step.name}; run the exams again with this version")
-    return step.bundle
-
-
 def _algorithm(step: Step) -> Algorithm:
     name = step.about.get("name", step.model or step.stage)
     title = name if step.model in (None, name) else f"{name} {step.model}"
-    return Algorithm(title, str(step.about.get("version", "")), *step.models.values(), _lines(step.parameters))
+    (network,) = step.models.values()
+    return Algorithm(title, str(step.about.get("version", "")), network, _lines(step.parameters))
 
 
 def _lines(parameters: Mapping[str, object]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def report(
     Args:
         sources: its images.
         predictions: its scores, at least one; `side` is "left", "right" or a view.
-        algorithms: by the digest of the model; one that is not in it goes by its name and digest.
+        algorithms: by `model`; one that is not in it goes by its name and digest.
         series_uid: of the report's own series.
 
     Raises:
@@ -106,13 +106,13 @@ def _group(one: PredictionDetail, sources: Sequence[Source], algorithms: Mapping
 
 
 def _algorithm(one: PredictionDetail, algorithms: Mapping[str, Algorithm]) -> Any:
-    digest = one["model_digest"]
-    algorithm = algorithms.get(digest) or Algorithm(one["model"], f"sha256 {digest[:12]}", digest)
-    name = algorithm.name if algorithm.name == one["model"] else f"{algorithm.name}: {one['model']}"
+    model, digest = one["model"], one["model_digest"]
+    algorithm = algorithms.get(model) or Algorithm(model, f"sha256 {digest[:12]}", digest)
+    lines = algorithm.lines()
     return hd.sr.AlgorithmIdentification(
-        name=name,
+        name=algorithm.name,
         version=algorithm.version,
-        parameters=algorithm.lines(),
+        parameters=lines if algorithm.digest == digest else [*lines, f"bundle sha256 {digest}"],
         family=codes.ARTIFICIAL_INTELLIGENCE,
     )
 

@@ -16,7 +16,7 @@ class Algorithm:
     """What gave scores or heatmaps.
 
     Attributes:
-        name: of the model.
+        name: of the model, with that of its bundle.
         version: as its maker counts.
         digest: SHA-256 of what determines its answers, hexadecimal.
         parameters: what else it was told, one a line: "precision fp32".
@@ -54,7 +54,7 @@ class Results:
         images: the exam's files, at least one.
         predictions: its scores, at least one.
         made: when they were made, with its time zone.
-        algorithms: `model_digest` of the predictions -> what it is; one that is not in it goes by its name and digest.
+        algorithms: `model` of the predictions -> what it is; one that is not in it goes by its name and digest.
         places: image name -> where its breast is; of every image that has a heatmap.
         heatmaps: image name -> patch scores.
         heatmap_algorithm: that made the heatmaps; None where there are none.
@@ -80,7 +80,7 @@ class Results:
                 "places": [vars(self.places[one.name]) if one.name in self.places else None for one in self.images],
                 "heatmaps": [_digest(self.heatmaps.get(one.name)) for one in self.images],
                 "predictions": [dict(one) for one in self.predictions],
-                "algorithms": {digest: vars(one) for digest, one in self.algorithms.items()},
+                "algorithms": {model: vars(one) for model, one in self.algorithms.items()},
                 "heatmap algorithm": vars(self.heatmap_algorithm) if self.heatmap_algorithm else None,
                 "made": self.made.isoformat(),
                 "threshold": threshold,
