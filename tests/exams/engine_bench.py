@@ -60,8 +60,8 @@ def drive(engine: Engine, tasks: list[tuple[str, Task]], attempts: int = 3, betw
     return told
 
 
-def workers_of(pid: int) -> list[int]:
-    """Numbers of the living worker processes that descend from a process."""
+def workers_of(pid: int, word: str = COMMAND[1]) -> list[int]:
+    """Numbers of the living processes that descend from a process and have a word in their command line."""
     parents, lines = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended
@@ -69,8 +69,7 @@ def workers_of(pid: int) -> list[int]:
             if state not in "ZX":
                 parents[int(folder.name)] = int(parent)
                 lines[int(folder.name)] = (folder / "cmdline").read_bytes()
-    script = COMMAND[1].encode()
-    return [one for one in parents if script in lines[one] and pid in _ancestors(one, parents)]
+    return [one for one in parents if word.encode() in lines[one] and pid in _ancestors(one, parents)]
 
 
 def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:

@@ -67,6 +67,7 @@ def step(name, model=None, status="ok", error=None, **parameters):
         "key": f"{name} key".encode().hex().ljust(64, "0")[:64],
         "outputs": f"{name} outputs".encode().hex().ljust(64, "0")[:64] if status == "ok" else None,
         "model": model,
+        "about": {"name": "a bundle", "version": "2.3"} if model else {},
         "models": {"classifier": f"{model}".encode().hex().ljust(64, "0")[:64]} if model else {},
         "parameters": parameters,
         "attempts": 1,

@@ -51,7 +51,7 @@ def outputs_of(step, reads) -> str:
     return digest(step.name, json.dumps(dict(step.models)), *reads)
 
 
-def result(exam_id, step, reads, images, status="ok", error=None, attempts=1) -> Result:
+def result(exam_id, step, reads, images, status="ok", *, error=None, attempts=1) -> Result:
     key = key_of(exam_id, step.code(), reads)
     scored = step.model is not None and status == "ok"
     scores = [

@@ -153,7 +153,7 @@ def test_an_image_without_a_breast_is_refused():
 
 
 def test_an_image_too_small_for_the_settings_is_refused():
-    with pytest.raises(RefusedExamError, match="wider than 200 pixels.*full resolution"):
+    with pytest.raises(RefusedExamError, match=r"wider than 200 pixels.*full resolution"):
         crop([Image("a", "L-CC", phantom("L-CC", (160, 130)), False)], ScreeningSettings())
     low = np.zeros((200, 150), np.uint16)
     low[:12, :80] = 1000

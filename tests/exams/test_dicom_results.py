@@ -20,6 +20,7 @@ from pydicom.uid import BreastTomosynthesisImageStorage
 from spicula import files
 from spicula.errors import SpiculaError, UsageError
 from spicula.exams.outputs.dicom import codes, export, write
+from spicula.exams.types import ImageFile
 from spicula.phantoms import make_exams
 
 pytest.importorskip("highdicom", reason="needs highdicom: the extra exams")
@@ -181,6 +182,18 @@ def test_an_odd_patient_id_is_kept_so_that_the_study_is_found(exam, tmp_path, na
         assert [pydicom.dcmread(path).PatientID == source.PatientID for path in written] == [True] * 9
 
 
+@needs_dciodvfy
+@pytest.mark.parametrize("name", ["MG1_J2KI", "CT2_JPLL", "explicit_VR-UN.dcm"])
+def test_real_files_of_several_makers_and_compressions_serve_as_sources(test_data, tmp_path, name):
+    path = test_data / "dicom" / name
+    image = ImageFile("one", "L-MLO", str(path), files.sha256_file(path))
+    study = pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID
+    found = results([image], predictions=[{**predictions()[0], "side": "L-MLO"}])
+    for made in write(found, tmp_path, threshold=0.5, segmentations=True):
+        assert verify(made)[0] == []
+        assert pydicom.dcmread(made).StudyInstanceUID == study
+
+
 def test_patient_data_go_into_the_objects_and_nowhere_else(exam, tmp_path, caplog, capsys, recwarn):
     canary = "CANARY"
 
@@ -255,7 +268,8 @@ def test_a_frame_of_several_is_referred_to_by_its_number(exam, tmp_path):
         assert made.SourceImageSequence[0].ReferencedFrameNumber == 2
     numbers = [e.value for e in pydicom.dcmread(report).iterall() if e.keyword == "ReferencedFrameNumber"]
     assert numbers == [2, 2, 2]  # in the library, and with both scores of the left breast
-    assert [verify(path)[0] for path in (report, picture, segments)] == [[], [], []]
+    assert "ReferencedFrameNumber" not in str(pydicom.dcmread(segments).ReferencedSeriesSequence)
+    assert [verify(path) for path in (report, picture, segments)] == [([], [])] * 3
 
 
 def test_exams_of_png_files_have_no_study(tmp_path, phantom):
@@ -323,6 +337,19 @@ def test_results_of_other_files_are_refused(exam, tmp_path):
     (exam / "L-CC.dcm").write_bytes(b"\0" * 128 + b"DICM")
     with pytest.raises(SpiculaError, match="cannot be read"):
         write(found, tmp_path, threshold=0.5, segmentations=True)
+
+
+def test_nothing_is_written_where_one_image_cannot_be_shown(exam, tmp_path):
+    def cut(image: pydicom.Dataset) -> None:
+        image.BitsAllocated, image.PixelData = 8, image.PixelData[: len(image.PixelData) // 2]
+        image.BitsStored, image.HighBit = 8, 3  # the high bit cannot be below the bits stored
+
+    rewrite(exam / "R-MLO.dcm", cut)
+    with pytest.raises(
+        SpiculaError, match=r"exam exam-1: its image image 3 \(R-MLO\) cannot be read: its high bit is 3"
+    ):
+        everything(image_files(exam), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def detail(found: Any) -> dict[str, Any]:

@@ -147,19 +147,8 @@ def finished(process) -> dict:
     return json.loads(output)
 
 
-def actors_of(pid: int) -> list[int]:
-    """Numbers of the actors of a Ray that a process started, those first that are at a task."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    raylets = {one for one, parent, args in rows if int(parent) == pid and "raylet/raylet" in args}
-    actors = [(args, int(one)) for one, parent, args in rows if parent in raylets and args.startswith("ray::RayWorker")]
-    return [one for args, one in sorted(actors, key=lambda actor: "execute" not in actor[0])]
-
-
-def _children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
-    parents = dict(map(int, line.split()) for line in listed.splitlines()[1:])
-    return [one for one, parent in parents.items() if parent == pid]
+#: What Ray calls its processes: an actor, and one that is at a task.
+ACTOR, AT_WORK = "ray::RayWorker", "ray::RayWorker.execute"
 
 
 def ok(count: int, how: str = "ok"):
@@ -212,7 +201,7 @@ def test_killed_actors_cost_attempts_and_nothing_else(on_ray, tmp_path):
     killed = []
     while process.poll() is None:
         progress = len(list((tmp_path / "artefacts").glob("done-*")))
-        actors = actors_of(process.pid)
+        actors = workers_of(process.pid, AT_WORK)
         if len(killed) < min(4, progress // 8) and actors:
             os.kill(actors[0], signal.SIGKILL)
             killed.append(actors[0])
@@ -232,7 +221,7 @@ def test_a_driver_that_is_killed_leaves_no_worker(on_ray, tmp_path):
     tasks = [("cpu", "busy-1", "crop"), ("cpu", "slow-2", "crop"), ("model", "slow-3", "heatmaps")]
     process = on_ray(tasks, seconds=600)
     assert wait_until(lambda: len(list((tmp_path / "artefacts").glob("begun-*"))) == 3)
-    started = [*workers_of(process.pid), *actors_of(process.pid)]
+    started = [*workers_of(process.pid), *workers_of(process.pid, ACTOR)]
     assert len(started) == 6
     process.kill()
     assert wait_until(lambda: not any(is_alive(pid) for pid in started))
@@ -301,7 +290,7 @@ def test_a_cluster_that_loses_a_machine(on_ray, tmp_path):
             process = on_ray(tasks, address, attempts=100, seconds=0.5, cpu_workers=(1, 3))
             artefacts = tmp_path / "artefacts"
             assert wait_until(lambda: len(list(artefacts.glob("done-*"))) >= 10 or process.poll() is not None)
-            for pid in [*_children(other.pid), other.pid]:
+            for pid in [*workers_of(other.pid, "ray"), other.pid]:
                 os.kill(pid, signal.SIGKILL)
         rows = finished(process)["rows"]
     assert Counter((row["exam"], row["step"], row["outputs"]) for row in rows if row["outputs"]) == made(tasks)

@@ -13,7 +13,7 @@ from small_bundle import small_bundle
 from spicula import exams, files
 from spicula.errors import UsageError
 from spicula.exams import models
-from spicula.exams.outputs.detail import as_text, describe_heatmap, detail_of, pictures_of
+from spicula.exams.outputs.detail import describe_heatmap, detail_of, pictures_of
 from spicula.exams.stages import heatmaps
 
 pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
@@ -134,19 +134,6 @@ def test_the_past_can_be_looked_at(tmp_path):
 def test_a_time_that_is_none_is_said(finished):
     with pytest.raises(UsageError, match="'yesterday' is no time"):
         detail_of(finished.ledger, finished.artefacts, DONE[0], "yesterday")
-
-
-def test_the_text_says_how_it_stands_and_every_score(finished, detail):
-    text = as_text(detail)
-    assert text.startswith("exam exam-0000: ok\n")
-    assert sum(line.startswith("image-only ") for line in text.splitlines()) == 4
-    assert text.endswith("Not a medical device.")
-    refused = as_text(detail_of(finished.ledger, finished.artefacts, BLACK))
-    assert refused.startswith("exam exam-black: refused\n") and "R_CC" in refused
-
-
-def test_text_cannot_act_on_a_terminal(detail):
-    assert "\x1b" not in as_text({**detail, "notes": ["red \x1b[31m"]})
 
 
 @given(st.integers(8, 60), st.integers(8, 60))

@@ -1,7 +1,6 @@
 """Reading the images of an exam, and storing crops."""
 
 import hashlib
-import os
 
 import numpy as np
 import pytest
@@ -106,15 +105,7 @@ def test_a_file_that_is_gone_is_refused(tmp_path):
     assert refusal(file) == "a (L-CC): its file is gone; index the images again"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_disk_that_fails_is_no_refusal(tmp_path):
-    file = write(tmp_path / "a.png", np.ones((4, 5), np.uint16))
-    (tmp_path / "a.png").chmod(0)
-    with pytest.raises(PermissionError):
-        read_image(file)
-
-
-def test_a_directory_in_place_of_the_file_is_no_refusal(tmp_path):
+def test_what_the_disk_fails_to_give_is_no_refusal(tmp_path):
     with pytest.raises(IsADirectoryError):
         read_image(ImageFile("a", "L-CC", str(tmp_path), "0" * 64))
 

@@ -10,11 +10,9 @@ import cv2
 import exam_details
 import numpy as np
 import pytest
-from bundle_maker import make
 
 import spicula
 from spicula.errors import SpiculaError
-from spicula.exams.artefacts import Artefacts
 from spicula.exams.outputs import report
 from spicula.exams.outputs.views import View
 
@@ -64,15 +62,9 @@ def decoded(uri):
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
-def page_of(detail=None, pictures=None, **options):
-    return Page(
-        report.render(
-            detail or exam_details.detail(),
-            exam_details.views() if pictures is None else pictures,
-            when=WHEN,
-            **options,
-        )
-    )
+def page_of(detail=None, pictures=None):
+    shown = exam_details.views() if pictures is None else pictures
+    return Page(report.render(detail or exam_details.detail(), shown, WHEN))
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +138,12 @@ def test_it_says_what_scores_are(page):
 
 
 def test_operating_points_that_are_stated_are_shown():
-    points = {"image-only": {"malignant": {"sensitivity-0.90": 0.5}}}
-    shown = page_of(operating_points=points).text()
+    detail = exam_details.detail()
+    step = next(one for one in detail["steps"] if one["model"] == "image-only")
+    step["about"]["operating_points"] = {"malignant": {"sensitivity-0.90": 0.5}}
+    shown = page_of(detail).text()
     assert "image-only , operating point sensitivity-0.90: malignant from 0.5000." in shown
-    assert re.search(r"Right breast: not reached; Left breast: reached\.|Left breast: reached; Right", shown)
+    assert "Left breast: reached; Right breast: not reached." in shown
     assert "image-and-heatmaps : no operating point stated." in shown
 
 
@@ -209,7 +203,17 @@ def test_provenance_is_there(page):
     for step in detail["steps"]:
         assert step["key"] in shown and step["outputs"] in shown and step["step"] in shown
         assert all(digest in shown for digest in step["models"].values())
-    for value in ("b" * 64, "bf16", "erosions 100", "cc 2677×1942", "12.35", "run-17", "0.0.7", "2026-11-21T10:00:00Z"):
+    for value in (
+        "b" * 64,
+        "a bundle, 2.3",
+        "bf16",
+        "erosions 100",
+        "cc 2677×1942",
+        "12.35",
+        "run-17",
+        "0.0.7",
+        "2026-11-21T10:00:00Z",
+    ):
         assert value in shown, value
     assert f"Made by Spicula {spicula.__version__} on 21 November 2026, 09:30 UTC" in shown
 
@@ -230,9 +234,8 @@ def test_hostile_text_is_shown_and_never_run():
         predictions=exam_details.predictions({(HOSTILE, "left", HOSTILE): 0.5}),
         steps=[exam_details.step(HOSTILE, HOSTILE, "failed", HOSTILE, **{HOSTILE: HOSTILE})],
     )
-    page = page_of(
-        detail, {HOSTILE: exam_details.views()["image L-CC"]}, operating_points={HOSTILE: {HOSTILE: {HOSTILE: 0.1}}}
-    )
+    detail["steps"][0]["about"] = {"name": HOSTILE, "version": HOSTILE, "operating_points": {HOSTILE: {HOSTILE: 0.1}}}
+    page = page_of(detail, {HOSTILE: exam_details.views()["image L-CC"]})
     assert len(page.all("script")) == 1
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert all(a["src"].startswith("data:image/") for a in page.all("img"))
@@ -262,20 +265,16 @@ def test_every_control_has_a_label_and_every_picture_a_text(page):
 
 
 def test_it_is_written_whole(tmp_path):
-    path = report.write(exam_details.refused("it is black"), Artefacts(tmp_path / "artefacts"), tmp_path / "below")
-    assert list((tmp_path / "below").iterdir()) == [path]
+    path = tmp_path / "below" / "report.html"
+    report.write(exam_details.detail(), exam_details.views(), path)
+    assert list(path.parent.iterdir()) == [path]
     assert Page(path.read_text()).text().startswith("Exam exam-4711 – Spicula")
 
 
 def test_a_target_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SpiculaError, match="cannot write"):
-        report.write(exam_details.refused("it is black"), Artefacts(tmp_path / "artefacts"), tmp_path / "file")
-
-
-def test_operating_points_are_those_of_the_bundle(tmp_path):
-    bundle = make(tmp_path / "bundle")
-    assert report.operating_points_of([bundle.folder]) == {"brightness": {"bright": {"youden": 0.5}}}
+        report.write(exam_details.detail(), {}, tmp_path / "file" / "report.html")
 
 
 def test_contrast_is_stretched_over_the_breast():

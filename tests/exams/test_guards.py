@@ -259,6 +259,20 @@ def test_what_may_be_tissue_stays_and_is_reported(place, reason):
     np.testing.assert_array_equal(found, pixels)
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_label_over_the_edge_of_the_breast_is_reported(view):
+    clean = cropped(phantom(view), view)
+    rows, tip = clean.crop.rightmost_points
+    top, bottom, left, right = clean.crop.window_location
+    column = left + tip if view.startswith("L") else right - tip
+    row = top + rows[0]
+    one = cropped(marked(phantom(view), row, column - 8), view)
+    assert one.notes == (
+        f"something is written over the edge of the breast (rows {row} to {row + 19}, columns {column - 8} to"
+        f" {column + 7}): left in the crop, which may be too large because of it",
+    )
+
+
 def test_specks_all_over_the_background_are_set_to_0_away_from_the_breast():
     clean = cropped(phantom("L-CC"))
     pixels = phantom("L-CC").copy()

@@ -267,7 +267,11 @@ ROWS = st.lists(
 @given(ROWS, st.booleans())
 def test_no_image_is_lost_and_none_is_used_twice(tmp_path_factory, drawn, single_image):
     rows = [
-        {**{key: value for key, value in one.items() if key != "name"}, "image_id": f"{at}/{one['name']}", "path": f"{at}"}
+        {
+            **{key: value for key, value in one.items() if key != "name"},
+            "image_id": f"{at}/{one['name']}",
+            "path": f"{at}",
+        }
         for at, one in enumerate(drawn)
     ]
     table = index.from_rows(rows, tmp_path_factory.getbasetemp())

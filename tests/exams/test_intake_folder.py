@@ -91,7 +91,7 @@ def test_masks_are_no_images_of_an_exam(folder):
 
 
 def test_phantoms_are_read_as_the_dicom_files_that_they_are(tmp_path):
-    folder = make_exams(tmp_path / "phantoms", 2, size=(128, 104), jobs=1)
+    folder = make_exams(tmp_path / "phantoms", 2, size=(144, 128), jobs=1)
     found = intake.read(folder)
     assert [exam.refusal for exam in found.exams] == [None, None]
     assert all([image.view for image in exam.images] == NAMES for exam in found.exams)
@@ -101,7 +101,9 @@ def test_phantoms_are_read_as_the_dicom_files_that_they_are(tmp_path):
 def test_dicom_studies(folder):
     study(folder / "a/b", 1)
     study(folder / "c", 2, VIEWS[:3])
-    mammogram(folder / "c/extra", "2.9", "R", "MLO", PresentationIntentType="FOR PROCESSING", SOPClassUID=FOR_PROCESSING)
+    mammogram(
+        folder / "c/extra", "2.9", "R", "MLO", PresentationIntentType="FOR PROCESSING", SOPClassUID=FOR_PROCESSING
+    )
     mammogram(folder / "a/second", "1.0", "L", "CC")
     mammogram(folder / "a/tomo", "1.8", "L", "CC", NumberOfFrames=3)
     exams = by_id(intake.read(folder))
@@ -169,6 +171,7 @@ def test_below_a_dicomdir_what_it_names_is_read(folder):
     for path in sorted((folder / "files").iterdir()):
         medium.add(path)
     medium.write(folder / "disk")
+    medium._stage["t"].cleanup()  # else it warns when it is collected
     mammogram(folder / "disk/EXTRA", "1.7", "L", "CC")
     shutil.rmtree(folder / "files")
     found = intake.read(folder / "disk/DICOMDIR")

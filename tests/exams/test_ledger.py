@@ -53,7 +53,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
 
 def test_what_a_kill_left_of_making_one_is_completed(tmp_path):
     Ledger.open(tmp_path, create=True)
-    os.rename(tmp_path / "runs", tmp_path / ".runs")
+    (tmp_path / "runs").rename(tmp_path / ".runs")
     with pytest.raises(UsageError, match="no workspace"):
         Ledger.open(tmp_path)
     assert Ledger.open(tmp_path, create=True).status()["exams"] == 0
@@ -239,7 +239,7 @@ def test_what_failed_is_kept_and_tried_again_only_when_asked(ledger):
     (left,) = plan.left
     crop = next(outputs for key, (_, outputs) in left.known.items() if key == key_of_crop(left))
     step = by_name(steps())["heatmaps"]
-    again = result("b", step, [crop], left.digest, "failed", "a second time", attempts=3)
+    again = result("b", step, [crop], left.digest, "failed", error="a second time", attempts=3)
     assert ledger.commit([again], by_name(steps()), "r", "test") == 1
     assert [problem["error"] for problem in ledger.problems()] == ["a second time"]
     assert ledger.commit([result("b", step, [crop], left.digest)], by_name(steps()), "r", "test") == 1
@@ -372,7 +372,7 @@ def test_a_score_that_is_no_probability_is_refused(ledger):
 def test_errors_are_kept_in_one_line(ledger):
     ledger.add_exams([exam("a")], "r")
     (left,) = ledger.plan(steps()).left
-    failed = result("a", steps()[0], [left.digest], left.digest, "failed", "ValueError:\n  two\n lines")
+    failed = result("a", steps()[0], [left.digest], left.digest, "failed", error="ValueError:\n  two\n lines")
     ledger.commit([failed], by_name(steps()), "r", "test")
     assert ledger.problems(steps())[0]["error"] == "ValueError: two lines"
 

@@ -13,7 +13,7 @@ from ledger_runs import exam, outputs_of, result, steps, work
 pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
 
 from spicula.exams.ledger import Ledger
-from spicula.exams.steps import IMAGES, images_digest
+from spicula.exams.steps import IMAGES, images_digest, key_of
 
 NAMES = ("a", "b'", "ü")
 
@@ -51,26 +51,21 @@ class Literal:
     """The same as the ledger, one exam and one key after the other."""
 
     exams: dict = field(default_factory=dict)  # exam -> (digest, refusal)
-    rows: list = field(default_factory=list)  # in order of commits
+    rows: list = field(default_factory=list)  # (result, step) in order of commits
 
-    def commit(self, results):
+    def commit(self, results, by_name):
         for one in results:
-            final = {row.record["key"] for _, row in self.rows if row.record["status"] != "failed"}
+            final = {row.record["key"] for row, _ in self.rows if row.record["status"] != "failed"}
             if one.record["key"] not in final:
-                self.rows.append((one.record["exam"], one))
+                self.rows.append((one, by_name[one.record["step"]]))
 
     def known(self, exam_id):
         """Rows of a key: the last one, unless one before it was final (then none came after it)."""
-        return {
-            one.record["key"]: (one.record["status"], one.record["outputs"])
-            for name, one in self.rows
-            if name == exam_id
-        }
+        records = [one.record for one, _ in self.rows if one.record["exam"] == exam_id]
+        return {record["key"]: (record["status"], record["outputs"]) for record in records}
 
     def walk(self, configuration, retry):
         """Per step and exam: state, and why."""
-        from spicula.exams.steps import key_of
-
         found = {step.name: {} for step in configuration}
         for name, (digest, refusal) in self.exams.items():
             known, made, states = self.known(name), {IMAGES: digest}, {IMAGES: "done"}
@@ -94,7 +89,7 @@ class Literal:
         return found
 
     def reason(self, name, step, digest):
-        before = [(one, made_by) for owner, (one, made_by) in self.full if owner == name and made_by.name == step.name]
+        before = [row for row in self.rows if (row[0].record["exam"], row[1].name) == (name, step.name)]
         if not before:
             return "new"
         last, made_by = before[-1]
@@ -111,7 +106,6 @@ class Literal:
 @given(st.lists(RUNS, min_size=1, max_size=4), CONFIGURATIONS, st.booleans())
 def test_the_plan_is_that_of_a_walk_over_every_exam(runs, configuration, retry):
     literal = Literal()
-    literal.full = []
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger.open(f"{folder}/ws", create=True)
         for exams, current, seed, killed_after, retried in runs:
@@ -125,8 +119,7 @@ def test_the_plan_is_that_of_a_walk_over_every_exam(runs, configuration, retry):
             results = list(work(shown if retried else left, current, outcome(seed)))[:killed_after]
             by_name = {step.name: step for step in current}
             before = len(literal.rows)
-            literal.commit(results)
-            literal.full += [(name, (one, by_name[one.record["step"]])) for name, one in literal.rows[before:]]
+            literal.commit(results, by_name)
             assert ledger.commit(results, by_name, "r", "test") == len(literal.rows) - before
         plan = ledger.plan(configuration, retry_failed=retry)
         left = list(plan.left)

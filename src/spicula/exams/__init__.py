@@ -5,7 +5,7 @@ intake (what is there) -> plan (what is left, by the ledger) -> schedule -> engi
                                          ledger (keys, digests, scores)  <-  artefacts <-+
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from spicula.exams.driver import Outcome
     from spicula.exams.engines.types import Engine
     from spicula.exams.models import Models
+    from spicula.exams.watch.exams import Patience
 
-__all__ = ["EngineOptions", "engine_of", "run", "setting_of"]
+__all__ = ["EngineOptions", "engine_of", "run", "setting_of", "watch"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,63 @@ def run(
     )
     outcome.problems = list(found.problems)
     return outcome
+
+
+def watch(
+    folder: Path,
+    workspace: str | Path,
+    load: "Callable[[list[Path]], Models]",
+    engine: EngineOptions,
+    *,
+    models: Path | None = None,
+    patience: "Patience | None" = None,
+    every: float = 10.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run exams as they arrive in a folder, with models as they are put into another, until Ctrl-C.
+
+    Args:
+        folder: where exams arrive.
+        workspace: see `run`.
+        load: returns the models to be used, given the bundles in the folder of models.
+        engine: where the work is done. It is started when something arrives, and stopped when that is done.
+        models: where bundles are put, each in a folder of its own; None: `load` is given none.
+        patience: how long exams are waited for.
+        every: seconds from one look to the next.
+        stop: whether to end; asked several times a second.
+
+    Raises:
+        UsageError: there is no such folder, or an extra is missing.
+    """
+    from spicula.exams import intake
+    from spicula.exams.driver import bring_up_to_date
+    from spicula.exams.ledger import Ledger
+    from spicula.exams.models import steps_of
+    from spicula.exams.watch import Arrivals
+    from spicula.exams.watch import watch as look
+    from spicula.progress import say
+
+    ledger = Ledger.open(workspace, create=True)
+
+    def handle(arrived: Arrivals) -> None:
+        if models is not None and not arrived.bundles:
+            say(f"no model in {models} yet; {len(arrived.present)} exams wait for one")
+            return
+        used = load(arrived.bundles)
+        exams = arrived.present if arrived.models else arrived.exams
+        done = bring_up_to_date(
+            ledger,
+            exams,
+            steps_of(used),
+            lambda: engine_of(engine, setting_of(ledger.place, used, engine)),
+            engine.name,
+        )
+        for one in done.failed:
+            say(f"failed {one['exam']} at {one['step']}: {one['reason']}")
+        say(done.as_text())
+
+    known = intake.Known(intake.place(ledger.place, folder))
+    look(folder, handle, models=models, patience=patience, every=every, known=known, stop=stop)
 
 
 def setting_of(place: str, models: "Models", engine: EngineOptions) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spicula import bundle as study_bundle
-from spicula.bundle import Bundle, screening
+from spicula.bundle import Bundle, screening, sealed
 from spicula.bundle.screening import ScreeningBundle
 from spicula.errors import UsageError
 from spicula.exams.stages import STAGES, Stage
@@ -73,6 +73,27 @@ def load(
             raise UsageError(f"{folder} and {taken[one.name]} both hold a model called {one.name}; leave one out")
         taken[one.name], loaded[one.name] = str(folder), one
     return Models(four_view, loaded, precision, mode)
+
+
+def load_put(bundles: Sequence[Path], *, precision: Precision = "fp32", mode: Mode = "exam") -> Models:
+    """Read and verify the bundles that were put into a folder of models.
+
+    Of four-view classifiers the one that was made last is used, for an exam has one set of heatmaps; of the bundles
+    that Spicula trained all are.
+
+    Args:
+        bundles: their folders, at least one.
+        precision: see `load`.
+        mode: see `Models`.
+
+    Raises:
+        UsageError: two have one name.
+        SpiculaError: a bundle is damaged.
+    """
+    four_view = [folder for folder in bundles if sealed.kind_of(folder) == sealed.SCREENING]
+    own = [folder for folder in bundles if folder not in four_view]
+    made = {folder: (screening.load(folder).info["created"], folder.name) for folder in four_view}
+    return load(max(four_view, key=made.__getitem__, default=None), own, precision=precision, mode=mode)
 
 
 def steps_of(models: Models, stages: Mapping[str, Stage] = STAGES) -> list[Step]:

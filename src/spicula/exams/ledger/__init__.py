@@ -319,11 +319,6 @@ class Ledger:
             *(compare.of_model(rows, compare.choose(model, known)) for model in (model_a, model_b))
         )
 
-    def configuration(self) -> Sequence[Step]:
-        """Return the steps of the last run; none where there was no run."""
-        self._refresh()
-        return self._wanted(None)
-
     # helpers
 
     def _refresh(self) -> None:

@@ -111,6 +111,7 @@ class StepDetail(TypedDict):
         key: the input key.
         outputs: digest of the output manifest, or None.
         model: whose scores it gives, or None.
+        about: what the bundle says of the model, see `Step.about`: its name, version, operating points.
         models: role -> digest of the networks that it used.
         parameters: what it was told, the precision among them.
         attempts: how often it was tried.
@@ -129,6 +130,7 @@ class StepDetail(TypedDict):
     key: str | None
     outputs: str | None
     model: str | None
+    about: dict[str, Any]
     models: dict[str, str]
     parameters: dict[str, Any]
     attempts: int | None
@@ -180,7 +182,9 @@ def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetim
         UsageError: the ledger has, or had, no such exam; or the text is no time.
         SpiculaError: an artefact is missing or damaged.
     """
-    shown = ledger.show(exam_id, _time(as_of) if isinstance(as_of, str) else as_of)
+    time = _time(as_of) if isinstance(as_of, str) else as_of
+    shown = ledger.show(exam_id, time)
+    about = {step.name: dict(step.about) for step in ledger.configuration(time)}
     exam, rows = shown["exam"], {row["step"]: row for row in shown["steps"]}
     found = {
         name: _by_image(artefacts, rows.get(name)) for name in ("crop", "centers", "heatmaps", "visualize")
@@ -196,28 +200,10 @@ def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetim
         "notes": list(exam["notes"] or []),
         "images": images,
         "predictions": [_prediction(row) for row in shown["predictions"]],
-        "steps": [_step(row) for row in shown["steps"]],
+        "steps": [_step(row, about.get(row["step"], {})) for row in shown["steps"]],
         "as_of": _iso(shown["as_of"]),
         "notice": RESEARCH_NOTICE,
     }
-
-
-def as_text(detail: ExamDetail) -> str:
-    """Return an exam as lines to read: how it stands, its scores, its images, its steps."""
-    lines = [f"exam {detail['exam_id']}: {detail['status']}", *(f"  {reason}" for reason in detail["reasons"])]
-    lines += [f"  {note}" for note in detail["notes"]]
-    if detail["predictions"]:
-        body = [
-            (one["model"], one["side"], one["target"], f"{one['score']:.4f}", one["bundle"][:12])
-            for one in detail["predictions"]
-        ]
-        lines += ["", *_aligned([("model", "side", "target", "score", "bundle"), *body])]
-    head = ("image", "view", "stored", "crop", "best centre", "SHA-256")
-    lines += ["", *_aligned([head, *(_image_row(name, image) for name, image in detail["images"].items())])]
-    lines += [f"  {name}: {note}" for name, image in detail["images"].items() for note in image["notes"]]
-    head = ("step", "version", "status", "seconds", "done", "outputs")
-    lines += ["", *_aligned([head, *(_step_row(step) for step in detail["steps"])]), "", detail["notice"]]
-    return "\n".join("".join(one if one.isprintable() else ascii(one)[1:-1] for one in line) for line in lines)
 
 
 def pictures_of(detail: ExamDetail, artefacts: Artefacts) -> dict[str, View]:
@@ -272,25 +258,6 @@ def _time(text: str) -> datetime:
         raise UsageError(
             f"{text!r} is no time; expected one such as 2026-11-21T14:30 (UTC unless it says else)"
         ) from None
-
-
-def _image_row(name: str, image: ImageDetail) -> tuple[str, ...]:
-    stored = "-" if image["mirrored"] is None else "mirrored" if image["mirrored"] else "as is"
-    crop, center = image["window_location"], image["best_center"]
-    return name, image["view"], stored, str(crop or "-"), str(center or "-"), image["sha256"][:12]
-
-
-def _step_row(step: StepDetail) -> tuple[str, ...]:
-    seconds = "-" if step["seconds"] is None else f"{step['seconds']:.2f}"
-    return (
-        step["step"], str(step["version"] or "-"), step["status"], seconds, step["time"] or "-",
-        (step["outputs"] or "-")[:12],
-    )  # fmt: skip
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _by_image(artefacts: Artefacts, row: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
@@ -355,7 +322,7 @@ def _prediction(row: Mapping[str, Any]) -> PredictionDetail:
     }
 
 
-def _step(row: Mapping[str, Any]) -> StepDetail:
+def _step(row: Mapping[str, Any], about: dict[str, Any]) -> StepDetail:
     stage, _, model = row["step"].partition(":")
     return {
         "step": row["step"],
@@ -366,6 +333,7 @@ def _step(row: Mapping[str, Any]) -> StepDetail:
         "key": row.get("key"),
         "outputs": row.get("outputs"),
         "model": model or None,
+        "about": about,
         "models": json.loads(row.get("models") or "{}"),
         "parameters": json.loads(row.get("parameters") or "{}"),
         "attempts": row.get("attempts"),

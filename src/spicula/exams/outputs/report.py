@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,7 @@ from typing import Any
 import spicula
 from spicula import evaluation, files
 from spicula.errors import UsageError
-from spicula.exams.artefacts import Artefacts
-from spicula.exams.outputs.detail import ExamDetail, ImageDetail, PredictionDetail, pictures_of
+from spicula.exams.outputs.detail import ExamDetail, ImageDetail, PredictionDetail
 from spicula.exams.outputs.views import View, hang, show
 from spicula.exams.stages.visualize import BENIGN_COLOR, MALIGNANT_COLOR, OPACITY
 from spicula.exams.types import HANGING
@@ -20,69 +19,39 @@ _TEMPLATES = Path(__file__).parent / "templates"
 # The look is that of a study's report.
 _SHARED = Path(evaluation.__file__).parent / "templates"
 
-#: Model -> target -> name of an operating point -> threshold; a score of at least the threshold is called positive.
-OperatingPoints = Mapping[str, Mapping[str, Mapping[str, float]]]
-
 #: The columns of scores, in the order in which breasts are hung.
 _SIDES = {"right": "Right breast", "left": "Left breast", **{view: view for view in HANGING}}
 _HEADINGS = {"ok": "", "refused": "{part}refused", "failed": "{part}failed", "incomplete": "Not finished"}
 _TARGETS = ("malignant", "benign")
 
 
-def write(detail: ExamDetail, artefacts: Artefacts, to: Path, operating_points: OperatingPoints | None = None) -> Path:
+def write(detail: ExamDetail, pictures: Mapping[str, View], to: Path) -> None:
     """Write the report of one exam as one self-contained HTML file, atomically.
 
     Whatever text the exam carries is escaped; the page loads nothing from anywhere and works without its script.
 
     Args:
         detail: of the exam. One that was refused or failed gets a report too, with the reason.
-        artefacts: of its workspace, for the pictures.
-        to: a folder.
-        operating_points: of the models, where they state any, see `operating_points_of`.
-
-    Returns:
-        `report.html` in that folder.
+        pictures: image name -> what is shown of it, see `detail.pictures_of`; images without one are named.
+        to: the file.
 
     Raises:
         UsageError: jinja2 is not installed.
-        SpiculaError: an artefact is missing or damaged, or the file cannot be written.
+        SpiculaError: the file cannot be written.
     """
-    path = to / "report.html"
-    files.write_text(path, render(detail, pictures_of(detail, artefacts), operating_points))
-    return path
+    files.write_text(to, render(detail, pictures))
 
 
-def operating_points_of(bundles: Iterable[Path]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the operating points that bundles trained by Spicula state. Four-view classifiers state none.
-
-    Args:
-        bundles: their folders.
-
-    Raises:
-        SpiculaError: a bundle is damaged, or none.
-    """
-    from spicula import bundle
-
-    loaded = [bundle.load(folder) for folder in bundles]
-    return {
-        one.name: {one.target: {name: point["threshold"] for name, point in one.info["operating_points"].items()}}
-        for one in loaded
-    }
-
-
-def render(
-    detail: ExamDetail,
-    pictures: Mapping[str, View],
-    operating_points: OperatingPoints | None = None,
-    when: datetime | None = None,
-) -> str:
+def render(detail: ExamDetail, pictures: Mapping[str, View], when: datetime | None = None) -> str:
     """Return the report as HTML text.
 
     Args:
         detail: see `write`.
-        pictures: image name -> what is shown of it; images without one are named.
-        operating_points: see `write`.
+        pictures: see `write`.
         when: the time that the page carries; None: now.
+
+    Raises:
+        UsageError: jinja2 is not installed.
     """
     try:
         import jinja2
@@ -108,7 +77,7 @@ def render(
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         scores=_scores(detail["predictions"]),
-        points=_points(detail["predictions"], operating_points or {}),
+        points=_points(detail),
         views=_views(detail["images"], pictures),
         notes=_notes(detail),
         models=_models(detail),
@@ -136,11 +105,12 @@ def _scores(predictions: Sequence[PredictionDetail]) -> dict[str, Any]:
     }
 
 
-def _points(predictions: Sequence[PredictionDetail], points: OperatingPoints) -> list[dict[str, Any]]:
+def _points(detail: ExamDetail) -> list[dict[str, Any]]:
     """What every stated operating point makes of the scores, and which models state none."""
+    predictions = detail["predictions"]
+    stated = {step["model"]: step["about"].get("operating_points", {}) for step in detail["steps"]}
     found = []
     for model in dict.fromkeys(one["model"] for one in predictions):
-        stated = points.get(model, {})
         lines = [
             {
                 "target": target,
@@ -152,7 +122,7 @@ def _points(predictions: Sequence[PredictionDetail], points: OperatingPoints) ->
                     if one["model"] == model and one["target"] == target
                 ],
             }
-            for target, named in stated.items()
+            for target, named in stated.get(model, {}).items()
             for name, threshold in named.items()
         ]
         found.append({"model": model, "lines": lines})

@@ -21,8 +21,9 @@ _AT_ONCE = 32  # lines
 def frame_of(pixels: np.ndarray) -> Sides:
     """Return how many rows and columns of frame there are: at the top, the bottom, the left and the right.
 
-    A bright frame may have any number of sides; a black one has all four: fewer are a margin, which harms nobody. Lines of the value that the background has within it are background: above a
-    breast that is cut off straight, as in MLO views, that too ends abruptly.
+    A bright frame may have any number of sides; a black one has all four: fewer are a margin, which harms nobody.
+    Lines of the value that the background has within it are background: above a breast that is cut off straight, as in
+    MLO views, that too ends abruptly.
 
     Args:
         pixels: (H, W).

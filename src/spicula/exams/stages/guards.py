@@ -17,9 +17,9 @@ from spicula.exams.types import Image, RefusedExamError
 
 #: Standard deviations above a noisy background up to which a value belongs to it: one pixel in 3 million is beyond.
 DEVIATIONS = 5
-#: The same of the median of 5 x 5 pixels. Right beside an edge it is the third largest of 15 pixels of background: one in
-#: 200 is beyond. Away from edges it varies by a quarter of the noise (sqrt(pi / 2 / 25), Kenney & Keeping (1962),
-#: Mathematics of Statistics, section 14.9), and none is.
+#: The same of the median of 5 x 5 pixels. Right beside an edge it is the third largest of 15 pixels of background: one
+#: in 200 is beyond. Away from edges it varies by a quarter of the noise (sqrt(pi / 2 / 25), Cramér (1946), Mathematical
+#: Methods of Statistics, on quantiles), and none is.
 OF_MEDIAN = 2
 #: At least this share of what is not background lies on one side of it: above it in an image, below it in an inverted
 #: one. The rest is for specks and marks of the other sign.

@@ -1,4 +1,4 @@
-"""Bright objects beside the breast: letters, markers, labels, specks. Set to 0 where that is safe, reported always."""
+"""Letters, markers, labels and specks in the picture: set to 0 where that is safe, reported always."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,9 @@ from spicula.exams.stages.morphology import Mask, dilate
 LARGEST_MARK = 0.1
 #: Objects outside the crop are left out in any case, and mentioned from this area on, in pixels: dust is smaller.
 LEAST_MARK = 100
+#: An area of one value, in which a square of this side fits, and so many of whose pixels border on black: that is written
+#: over the picture. Tissue is nowhere that even beside the background: in a real exam not a single pixel is.
+FLAT, BORDERS_ON_BLACK = 5, 10
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def without_marks(
     of_breast = objects.labels.ravel()[np.argmax(breast)]
     others = np.ones(within.size, bool)
     others[[0, of_breast]] = False
-    notes = []
+    notes = _attached(pixels, np.asarray(objects.labels == of_breast).view(np.uint8), window, origin)
     outside = others & (within == 0) & (objects.areas >= LEAST_MARK)
     if outside.any():
         notes.append(f"{_describe(objects, outside, origin)}: outside the crop, left out with the background")
@@ -80,6 +83,38 @@ def without_marks(
         notes.append(f"{_describe(objects, marks, origin)}: set to 0, for they are marks and not tissue")
         pixels = np.where(marks[objects.labels], pixels.dtype.type(0), pixels)
     return pixels, notes
+
+
+def _attached(
+    pixels: np.ndarray, breast: Mask, window: tuple[int, int, int, int], origin: tuple[int, int]
+) -> list[str]:
+    """Report what is written over the edge of the breast. It stays, for nobody knows what lies behind it.
+
+    Args:
+        pixels: (H, W).
+        breast: (H, W), 0 or 1: all that is connected to it.
+        window: top, bottom, left, right of the crop.
+        origin: see `without_marks`.
+    """
+    top, bottom, left, right = window
+    values, inside = pixels[top:bottom, left:right], breast[top:bottom, left:right]
+    square = np.ones((FLAT, FLAT), np.uint8)
+    core = np.asarray(cv2.erode(values, square) == cv2.dilate(values, square)).view(np.uint8) & inside
+    around = cv2.dilate(cv2.dilate(core, square), np.ones((3, 3), np.uint8))
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(around, connectivity=4)
+    borders = np.bincount(labels[values == 0], minlength=count)
+    borders[0] = 0
+    chosen = np.flatnonzero(borders >= BORDERS_ON_BLACK)
+    if not chosen.size:
+        return []
+    first_column, first_row = boxes[chosen, 0].min(), boxes[chosen, 1].min()
+    last_column, last_row = (boxes[chosen, axis] + boxes[chosen, axis + 2] for axis in (0, 1))
+    row, column = top + origin[0], left + origin[1]
+    return [
+        f"something is written over the edge of the breast (rows {row + first_row + 1} to"
+        f" {row + last_row.max() - 2}, columns {column + first_column + 1} to {column + last_column.max() - 2}): left in"
+        " the crop, which may be too large because of it"
+    ]
 
 
 def _find_objects(pixels: np.ndarray) -> _Objects:

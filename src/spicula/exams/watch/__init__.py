@@ -16,7 +16,7 @@ from spicula.exams.watch.exams import Patience, Scan, State, scan
 from spicula.exams.watch.models import ModelScan, ModelState, hand_on_models, scan_models
 from spicula.progress import say
 
-__all__ = ["Arrivals", "ModelState", "Patience", "Scan", "State", "scan", "scan_models", "watch"]
+__all__ = ["Arrivals", "ModelState", "Patience", "Scan", "State", "hand_on_models", "scan", "scan_models", "watch"]
 
 #: Lines that one look at a folder writes of each kind, at most; the rest are counted.
 MOST_LINES = 20
@@ -75,14 +75,18 @@ def watch(
         raise UsageError(f"no folder {folder} to watch; make it, or mount it")
     watcher = _Watcher(folder, handle, models, patience or Patience(), State(known or Known()))
     say(f"watching {folder}; end with Ctrl-C")
+    trouble = ""  # said once, as long as it lasts
     try:
         while not stop():
             try:
                 watcher.look()
+                trouble = ""
             except UsageError:
                 raise
             except SpiculaError as error:
-                say(f"spicula: {error}; trying again in {every:g} s")
+                if str(error) != trouble:
+                    say(f"spicula: {error}; trying again every {every:g} s")
+                trouble = str(error)
             _pause(every, stop)
     except KeyboardInterrupt:
         pass

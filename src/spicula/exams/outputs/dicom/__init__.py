@@ -8,6 +8,7 @@ from typing import Any
 from spicula import files
 from spicula.errors import SpiculaError, UsageError
 from spicula.exams.outputs.detail import ExamDetail
+from spicula.exams.outputs.dicom.instance import encode, finish, uid
 from spicula.exams.outputs.dicom.results import Algorithm, Place, Results
 from spicula.exams.outputs.dicom.study import Source, read_sources
 from spicula.exams.types import ImageFile, PatchScores
@@ -90,31 +91,24 @@ def write(results: Results, to: Path, *, threshold: float | None, segmentations:
     sources = read_sources(results)
     threshold = threshold if segmentations else None
     digest = results.digest(threshold)
+    encoded = []  # all of them, before any is written
+    for name, instance, used in _objects(results, sources, threshold, digest):
+        finish(instance, used, results.made)
+        encoded.append((name, encode(instance, f"exam {results.exam_id}: its {name}")))
     written = []
-    for name, content in _encoded(results, sources, threshold, digest):
+    for name, content in encoded:
         path = Path(to) / f"{digest[:12]}-{name}.dcm"
         files.write_bytes(path, content)
         written.append(path)
     return written
 
 
-def _encoded(
-    results: Results, sources: Sequence[Source], threshold: float | None, digest: str
-) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the bytes of every object, one at a time: pictures are large."""
-    from spicula.exams.outputs.dicom.instance import encode, finish
-
-    for name, instance, used in _objects(results, sources, threshold, digest):
-        finish(instance, used, results.made)
-        yield name, encode(instance, f"exam {results.exam_id}: its {name}")
-
-
 def _objects(
     results: Results, sources: Sequence[Source], threshold: float | None, digest: str
 ) -> Iterator[tuple[str, Any, Sequence[Source]]]:
     """Yield the name of every object, what highdicom made of it, and the images that it refers to."""
+    # here alone: they need highdicom
     from spicula.exams.outputs.dicom.capture import capture
-    from spicula.exams.outputs.dicom.instance import uid
     from spicula.exams.outputs.dicom.report_document import report
     from spicula.exams.outputs.dicom.segmentation import segmentation
     from spicula.exams.stages.heatmaps import maps

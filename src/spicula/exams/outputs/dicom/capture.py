@@ -69,7 +69,7 @@ def _shown(source: Source) -> npt.NDArray[np.uint8]:
             raw = read_pixels(path, frame).array.astype(np.float32)
             array = ((raw - raw.min()) * (255 / max(float(np.ptp(raw)), 1))).astype(np.uint8)
     except RejectedImageError as error:
-        raise SpiculaError(f"its image {source.image.name} ({source.image.view}) cannot be read: {error}") from None
+        raise SpiculaError(f"{source.what} cannot be read: {error}") from None
     return array if array.ndim == 2 else array.mean(axis=2).astype(np.uint8)
 
 
@@ -80,7 +80,7 @@ def _band(source: Source, algorithm: Algorithm, width: int) -> npt.NDArray[np.ui
         f"{source.image.view}: red: malignant, green: benign; the more opaque, the likelier",
         f"{_ascii(short(algorithm.name))} {_ascii(algorithm.version[:24])} sha256 {algorithm.digest[:12]}",
     ]
-    font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, width // 700)
+    font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, width // 500)
     widest = max(cv2.getTextSize(line, font, 1, thickness)[0][0] for line in lines)
     scale = min(0.94 * width / widest, LONGEST_PX / 1000)
     step = int(40 * scale) + 4

@@ -1,8 +1,9 @@
 """What makes an object one of its study, and the same object when it is made again: identity, time, UIDs, bytes."""
 
+import copy
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -72,19 +73,29 @@ def _zone(source: Source) -> timezone:
     return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
 
 
-def _settle(dataset: "pydicom.Dataset", sources: dict[str, Source], series: str, parent: str = "") -> None:
+def _settle(dataset: "pydicom.Dataset", sources: Mapping[str, Source], series: str) -> None:
     """Say of every reference what the image really is, and which of its frames is meant; name dimensions anew."""
     source = sources.get(str(dataset.get("ReferencedSOPInstanceUID", "")))
     if source is not None:
         dataset.ReferencedSOPClassUID = source.uid("SOPClassUID")
-        if source.frames > 1 and parent == "SourceImageSequence":
-            dataset.ReferencedFrameNumber = source.image.frame + 1
     if "DimensionOrganizationUID" in dataset:
         dataset.DimensionOrganizationUID = uid(series, "dimensions")
     for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value:
-                _settle(item, sources, series, element.keyword)
+        if element.VR != "SQ":
+            continue
+        if element.keyword == "SourceImageSequence":
+            element.value = [_with_frame(item, sources) for item in element.value]
+        for item in element.value:
+            _settle(item, sources, series)
+
+
+def _with_frame(reference: "pydicom.Dataset", sources: Mapping[str, Source]) -> "pydicom.Dataset":
+    source = sources[str(reference.ReferencedSOPInstanceUID)]
+    if source.frames == 1:
+        return reference
+    named = copy.copy(reference)  # the same item stands in lists of whole instances
+    named.ReferencedFrameNumber = source.image.frame + 1
+    return named
 
 
 def encode(instance: Any, what: str) -> bytes:

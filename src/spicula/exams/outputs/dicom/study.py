@@ -62,6 +62,7 @@ class Source:
         header: every element before the pixel data.
         rows, columns: of the image, in pixels.
         frames: images in its file.
+        what: names it in messages. Without its path: folders at times carry names of persons.
         place: where its breast is; None where no stage has told.
     """
 
@@ -70,6 +71,7 @@ class Source:
     rows: int
     columns: int
     frames: int
+    what: str
     place: Place | None
 
     @property
@@ -106,7 +108,6 @@ def read_sources(results: Results) -> list[Source]:
 
 
 def _read(exam_id: str, image: ImageFile, place: Place | None) -> Source:
-    # without its path: folders at times carry names of persons
     what = f"exam {exam_id}: its image {image.name} ({image.view})"
     path = Path(image.path)
     try:
@@ -128,7 +129,7 @@ def _read(exam_id: str, image: ImageFile, place: Place | None) -> Source:
         raise SpiculaError(f"{what} has {declared.frames} frame(s), numbered from 0, and no frame {image.frame}")
     if place is not None and not _is_inside(place.window, declared.height, declared.width):
         raise SpiculaError(f"{what} has {declared.height} x {declared.width} pixels, and its crop lies outside of them")
-    return Source(image, header, declared.height, declared.width, declared.frames, place)
+    return Source(image, header, declared.height, declared.width, declared.frames, what, place)
 
 
 def _is_inside(window: tuple[int, int, int, int], height: int, width: int) -> bool:
