@@ -13,7 +13,7 @@ import pydicom
 import pytest
 
 from spicula import files
-from spicula.exams.outputs.dicom import Algorithm, Place, Results
+from spicula.exams.outputs.dicom import Algorithm, Place, Results, write
 from spicula.exams.stages.orientation import is_flipped
 from spicula.exams.types import VIEWS, ImageFile, PatchScores
 
@@ -21,6 +21,7 @@ needs_dciodvfy = pytest.mark.skipif(
     shutil.which("dciodvfy") is None, reason="needs dciodvfy: apt-get install dicom3tools"
 )
 
+IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "AccessionNumber")
 PATCH = 32
 DIGEST = "5d" * 32
 ALGORITHM = Algorithm("four-view screening classifier", "1.0", DIGEST, ("precision fp32",))
@@ -104,12 +105,23 @@ def patch_of(place: Place, spot: tuple[int, int]) -> tuple[slice, slice]:
     return slice(row, row + PATCH), slice(column, column + PATCH)
 
 
-def rewrite(path: Path, change: Callable[[pydicom.Dataset], None]) -> None:
+def rewrite(path: Path, change: Callable[[pydicom.Dataset], Any]) -> None:
     """Change a DICOM file; odd values are written as they are."""
     dataset = pydicom.dcmread(path)
     with pydicom.config.disable_value_validation():
         change(dataset)
         dataset.save_as(path, enforce_file_format=True)
+
+
+def change_all(folder: Path, change: Callable[[pydicom.Dataset], Any]) -> None:
+    """Change every image of an exam."""
+    for path in sorted(folder.glob("*.dcm")):
+        rewrite(path, change)
+
+
+def everything(images: list[ImageFile], to: Path, **values: Any) -> list[Path]:
+    """Write all kinds of objects."""
+    return write(results(images, **values), to, threshold=0.5, segmentations=True)
 
 
 def verify(path: Path) -> tuple[list[str], list[str]]:

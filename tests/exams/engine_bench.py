@@ -105,7 +105,8 @@ class Bench:
 
     def execute(self, one: Task) -> Record:
         started = time.time()
-        (self.folder / f"begun-{one['exam']}-{one['step']}-{one['attempt']}").touch()
+        begun = self.folder / f"begun-{one['exam']}-{one['step']}-{one['attempt']}"
+        begun.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         self._misbehave(one["exam"])
         (self.folder / f"done-{one['exam']}-{one['step']}").touch()
         return {

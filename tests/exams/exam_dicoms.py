@@ -24,7 +24,7 @@ def study(folder: Path, number: int = 1, views: tuple[tuple[str, str], ...] = VI
 
 def mammogram(path: Path, uid: str, side: str, view: str, **elements: Any) -> Path:
     """Write an image; `uid` is "STUDY.IMAGE", `elements` replace or add, None leaves out."""
-    study_number, _, image = uid.partition(".")
+    study_number = uid.partition(".")[0]
     values = {
         "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2",
         "SOPInstanceUID": f"1.2.826.0.1.{uid}",

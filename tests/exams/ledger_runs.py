@@ -3,11 +3,14 @@
 As a program it is one process of a test: it prints a line before and after every commit, so that a test can kill it at
 a known moment.
 
-    python ledger_runs.py WORKSPACE NAMES SIZE
+    python ledger_runs.py WORKSPACE NAMES SIZE [--wait]
+
+With --wait it commits only when it gets a line.
 """
 
 import hashlib
 import json
+import random
 import sys
 import time
 
@@ -121,15 +124,18 @@ def as_rows(ledger) -> dict[str, list]:
     }
 
 
-def main(workspace, names, size):
+def main(workspace, names, size, wait):
     """Commit the results of exams, `size` at a time, and say when."""
     configuration = steps()
     by_name = {step.name: step for step in configuration}
     ledger = Ledger.open(workspace, create=True)
     name = ledger.begin_run(configuration, "process")
     ledger.add_exams([exam(one) for one in names], name)
-    print("planned", flush=True)
     results = list(work(ledger.plan(configuration, names).left, configuration))
+    random.Random(size).shuffle(results)  # processes with the same to do begin at different ends
+    print("planned", flush=True)
+    if wait:
+        sys.stdin.readline()
     for start in range(0, len(results), size):
         print(f"before {start}", flush=True)
         ledger.commit(results[start : start + size], by_name, name, "process")
@@ -139,4 +145,4 @@ def main(workspace, names, size):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), "--wait" in sys.argv)

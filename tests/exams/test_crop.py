@@ -39,8 +39,7 @@ def test_what_stays_in_the_real_exam_beside_the_breast_is_reported(test_data):
     }
     why = "left in the crop, for they touch the border of the image and may go on outside"
     assert notes == {
-        view: (f"bright objects beside the breast (1, {places[view]}): {why}",) if view in places else ()
-        for view in VIEWS
+        view: (f"objects beside the breast (1, {places[view]}): {why}",) if view in places else () for view in VIEWS
     }
 
 

@@ -109,6 +109,13 @@ def test_cpu_and_model_stages_are_under_way_together(engine):
     assert sorted(one.worker for one in done) == ["cpu 1", "model 1"]
 
 
+def test_every_model_worker_has_a_gpu_of_its_own(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(sizes, "gpus", lambda: ["3", "GPU-8a0e"])
+    tasks = [("model", task("meet-1", step)) for step in ("heatmaps", "classify:image-only")]
+    drive(engine(model_workers=2, device="cuda"), tasks)
+    assert {path.read_text() for path in tmp_path.glob("begun-*")} == {"3", "GPU-8a0e"}
+
+
 def test_there_is_room_for_two_tasks_a_worker(engine):
     running = engine(cpu_workers=2, model_workers=1)
     assert (running.room("cpu"), running.room("model")) == (4, 2)

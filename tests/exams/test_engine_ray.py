@@ -217,13 +217,18 @@ def test_killed_actors_cost_attempts_and_nothing_else(on_ray, tmp_path):
 
 @pytest.mark.slow
 @linux
-def test_a_driver_that_is_killed_leaves_no_worker(on_ray, tmp_path):
+@pytest.mark.parametrize("end", ["killed", "interrupted"])
+def test_a_driver_that_ends_leaves_no_worker(on_ray, tmp_path, end):
     tasks = [("cpu", "busy-1", "crop"), ("cpu", "slow-2", "crop"), ("model", "slow-3", "heatmaps")]
     process = on_ray(tasks, seconds=600)
     assert wait_until(lambda: len(list((tmp_path / "artefacts").glob("begun-*"))) == 3)
     started = [*workers_of(process.pid), *workers_of(process.pid, ACTOR)]
     assert len(started) == 6
-    process.kill()
+    if end == "killed":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(timeout=60) != 0
     assert wait_until(lambda: not any(is_alive(pid) for pid in started))
 
 

@@ -40,10 +40,10 @@ def test_a_line_for_each_worker():
         ]
     )
     assert text.splitlines() == [
-        "c classify  r crop  h heatmaps  v visualize  x lost",
+        "c crop  h heatmaps  v visualize  l classify  x lost",
         "cpu 2   |" + "x" * 18 + "." * 36 + "v" * 18 + "|",
-        "cpu 10  |" + "r" * 36 + "." * 36 + "|",
-        "model 1 |" + "." * 36 + "h" * 18 + "c" * 18 + "|",
+        "cpu 10  |" + "c" * 36 + "." * 36 + "|",
+        "model 1 |" + "." * 36 + "h" * 18 + "l" * 18 + "|",
         "72.0 s from the first start to the last end: CPU stages at work 75% of it, model stages 50%, both at once 25%",
     ]
     assert WIDTH == 72

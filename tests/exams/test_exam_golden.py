@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from published_windows import published_windows
 
+from spicula.bundle.screening import ScreeningSettings
 from spicula.errors import UsageError
 from spicula.exams.stages.centers import centers
 from spicula.exams.stages.classify import classify
@@ -19,6 +20,7 @@ from spicula.imaging.readers import read_pixels
 torch = pytest.importorskip("torch", reason="the seeded weights are drawn with torch: pip install 'spicula[train]'")
 pytest.importorskip("openvino", reason="needs openvino: pip install 'spicula[exams]'")
 
+SETTINGS = ScreeningSettings()
 HEATMAP_TOLERANCE = 2e-4
 SCORE_TOLERANCE = {"fp32": 5e-4, "bf16": 5e-3}
 SIDES = {"L": "left", "R": "right"}
@@ -28,7 +30,9 @@ SIDES = {"L": "left", "R": "right"}
 def reference(test_data):
     folder = test_data.parent / "reference"
     if not (folder / "exam-golden.json").exists():
-        pytest.skip("needs the golden values of the published implementation, in the folder reference beside the images")
+        pytest.skip(
+            "needs the golden values of the published implementation, in the folder reference beside the images"
+        )
     return folder
 
 
@@ -84,23 +88,23 @@ def network(bundle):
 
 
 @pytest.fixture(scope="session")
-def crops(images, bundle):
-    return crop(images, bundle.settings)
+def crops(images):
+    return crop(images, SETTINGS)
 
 
 @pytest.fixture(scope="session")
-def points(crops, bundle):
-    return centers(crops, bundle.settings)
+def points(crops):
+    return centers(crops, SETTINGS)
 
 
 @pytest.fixture(scope="session")
-def heat(crops, bundle, network):
+def heat(crops, network):
     """Scores of patches, by precision."""
     made = {}
 
     def get(precision):
         if precision not in made:
-            made[precision] = heatmaps(crops, network("patch", precision), bundle.settings)
+            made[precision] = heatmaps(crops, network("patch", precision), SETTINGS)
         return made[precision]
 
     return get
@@ -157,25 +161,23 @@ def test_heatmaps(crops, heat, golden):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_predictions_of_the_image_only_model(precision, crops, points, network, bundle, golden):
-    found = classify(crops, points, None, angles(network, "image-only", precision), bundle.settings)
+def test_predictions_of_the_image_only_model(precision, crops, points, network, golden):
+    found = classify(crops, points, None, angles(network, "image-only", precision), SETTINGS)
     check_scores(found, golden["image"], SCORE_TOLERANCE[precision])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_predictions_of_the_model_with_heatmaps(precision, crops, points, heat, network, bundle, golden):
+def test_predictions_of_the_model_with_heatmaps(precision, crops, points, heat, network, golden):
     networks = angles(network, "image-and-heatmaps", precision)
-    found = classify(crops, points, heat(precision), networks, bundle.settings)
+    found = classify(crops, points, heat(precision), networks, SETTINGS)
     check_scores(found, golden["imageheatmaps"], SCORE_TOLERANCE[precision])
 
 
 @pytest.mark.slow
-def test_mirrored_images_have_mirrored_geometry_and_the_same_scores(
-    images, crops, points, network, heat, bundle, golden
-):
-    turned = crop([Image(one.name, one.view, one.pixels[:, ::-1], True) for one in images], bundle.settings)
-    turned_points = centers(turned, bundle.settings)
+def test_mirrored_images_have_mirrored_geometry_and_the_same_scores(images, crops, points, network, heat, golden):
+    turned = crop([Image(one.name, one.view, one.pixels[:, ::-1], True) for one in images], SETTINGS)
+    turned_points = centers(turned, SETTINGS)
     for image, before, after, was, now in zip(images, crops, turned, points, turned_points, strict=True):
         width = image.pixels.shape[1]
         # In images that point to the left the published procedure counts distances from 1, elsewhere from 0.
@@ -190,21 +192,21 @@ def test_mirrored_images_have_mirrored_geometry_and_the_same_scores(
         assert now == (was[0], was[1] + more)
         np.testing.assert_array_equal(after.pixels, before.pixels[:, ::-1])
     check_scores(
-        classify(turned, turned_points, None, angles(network, "image-only"), bundle.settings),
+        classify(turned, turned_points, None, angles(network, "image-only"), SETTINGS),
         golden["image"],
         SCORE_TOLERANCE["fp32"],
     )
-    (mirrored,) = heatmaps(turned[:1], network("patch"), bundle.settings)
+    (mirrored,) = heatmaps(turned[:1], network("patch"), SETTINGS)
     np.testing.assert_array_equal(maps(mirrored), maps(heat("fp32")[0])[:, :, ::-1])
 
 
 @pytest.mark.slow
-def test_of_two_images_in_a_view_the_published_choice_is_shown(images, network, bundle):
+def test_of_two_images_in_a_view_the_published_choice_is_shown(images, network):
     second = Image("second", "R-CC", np.ascontiguousarray(images[1].pixels[::-1]), False)
-    crops = crop([*images[:2], second, *images[2:]], bundle.settings)
-    points = centers(crops, bundle.settings)
+    crops = crop([*images[:2], second, *images[2:]], SETTINGS)
+    points = centers(crops, SETTINGS)
     networks = angles(network, "image-only")
-    found = classify(crops, points, None, networks, bundle.settings)
+    found = classify(crops, points, None, networks, SETTINGS)
 
     views = {view: [number for number, one in enumerate(crops) if one.view == view] for view in VIEWS}
     assert [len(views[view]) for view in VIEWS] == [1, 2, 1, 1]
@@ -221,5 +223,5 @@ def test_of_two_images_in_a_view_the_published_choice_is_shown(images, network, 
     # and it is a choice: neither image alone gives these scores
     for left_out in views["R-CC"]:
         kept = [number for number in range(len(crops)) if number != left_out]
-        alone = classify([crops[n] for n in kept], [points[n] for n in kept], None, networks, bundle.settings)
+        alone = classify([crops[n] for n in kept], [points[n] for n in kept], None, networks, SETTINGS)
         assert max(abs(one.score - other.score) for one, other in zip(alone, found, strict=True)) > 1e-4

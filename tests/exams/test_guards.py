@@ -4,8 +4,12 @@ import cv2
 import numpy as np
 import pytest
 from exam_pictures import SMALL, phantom, real_exam
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from spicula.bundle.screening.settings import ScreeningSettings
+from spicula.exams.stages.centers import centers
 from spicula.exams.stages.crop import crop
 from spicula.exams.stages.marks import without_marks
 from spicula.exams.types import VIEWS, Cropped, Image, RefusedExamError
@@ -170,6 +174,15 @@ def test_an_image_without_a_background_is_refused():
     assert "only 0 % of that is black; set what is not breast to 0" in refusal(texture)
 
 
+def test_a_breast_along_most_of_the_border_is_left_as_it_is():
+    pixels = np.zeros((300, 900), np.uint16)
+    pixels[:, :850] = np.random.default_rng(0).integers(500, 3000, (300, 850))
+    one = cropped(pixels)
+    assert one.crop.window_location == (0, 300, 0, 862)
+    assert one.notes[0].startswith("its background is not even (17 % of its border is black): left as it is")
+    np.testing.assert_array_equal(one.pixels, pixels[:, :862])
+
+
 def test_an_image_of_one_value_is_refused():
     for value in (0, 7, 65535):
         assert "no breast" in refusal(np.full(SIZE, value, np.uint16))
@@ -210,7 +223,7 @@ def test_a_mark_beside_the_breast_is_set_to_0():
     assert same_crop(one, clean)
     place = f"rows {top + 5} to {top + 24}, columns {right - 30} to {right - 15}"
     assert one.notes == (
-        f"bright objects beside the breast (1, of 320 pixels, the largest in {place}): set to 0, for they are marks and"
+        f"objects beside the breast (1, of 320 pixels, the largest in {place}): set to 0, for they are marks and"
         " not tissue",
     )
 
@@ -246,7 +259,7 @@ def test_a_thick_label_is_not_taken_for_the_breast():
 )
 def test_what_may_be_tissue_stays_and_is_reported(place, reason):
     pixels = np.zeros((300, 260), np.uint16)
-    pixels[60:240, :120] = 1000
+    pixels[60:240, :120] = np.random.default_rng(0).integers(900, 1100, (180, 120))
     breast = (pixels > 0).astype(np.uint8)
     boxes = {"near": (70, 125, 4, 4), "border": (100, 240, 10, 20), "large": (70, 130, 60, 40)}
     row, column, height, width = boxes[place]
@@ -263,7 +276,7 @@ def test_what_may_be_tissue_stays_and_is_reported(place, reason):
 def test_a_label_over_the_edge_of_the_breast_is_reported(view):
     clean = cropped(phantom(view), view)
     rows, tip = clean.crop.rightmost_points
-    top, bottom, left, right = clean.crop.window_location
+    top, _, left, right = clean.crop.window_location
     column = left + tip if view.startswith("L") else right - tip
     row = top + rows[0]
     one = cropped(marked(phantom(view), row, column - 8), view)
@@ -271,6 +284,13 @@ def test_a_label_over_the_edge_of_the_breast_is_reported(view):
         f"something is written over the edge of the breast (rows {row} to {row + 19}, columns {column - 8} to"
         f" {column + 7}): left in the crop, which may be too large because of it",
     )
+
+
+def test_even_halos_of_lossy_compression_are_no_label():
+    pixels = phantom("L-CC").copy()
+    halo = cv2.dilate((pixels > 0).astype(np.uint8), np.ones((17, 17))) > 0
+    pixels[halo & (pixels == 0)] = 2
+    assert cropped(pixels).notes == ()
 
 
 def test_specks_all_over_the_background_are_set_to_0_away_from_the_breast():
@@ -304,3 +324,31 @@ def test_the_real_exam_with_a_defect_has_the_crop_that_it_has_without(test_data,
             assert one.crop.rightmost_points == clean.crop.rightmost_points
         else:
             assert same_crop(one, clean, margin, margin), name
+
+
+@settings(max_examples=300)
+@given(
+    arrays(
+        np.uint16, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.sampled_from([0, 0, 5, 900, 65535])
+    ),
+    st.integers(1, 6),
+    st.integers(0, 3),
+    st.sampled_from([0, 40, 65535]),
+    st.sampled_from([None, True]),
+)
+def test_whatever_an_image_shows_it_is_cropped_or_refused(cells, scale, width, value, declared):
+    pixels = np.pad(np.kron(cells, np.ones((scale, scale), np.uint16)), width, constant_values=value)
+    before = pixels.copy()
+    small = ScreeningSettings(cc=(64, 48), mlo=(72, 44), erosions=1, buffer=2, shift=4, resize=4)
+    try:
+        (one,) = crop([Image("a", "R-MLO", pixels, declared)], small)
+    except RefusedExamError as error:
+        assert str(error).startswith("a (R-MLO): ")
+        assert "\n" not in str(error)
+    else:
+        top, bottom, left, right = one.crop.window_location
+        assert 0 <= top < bottom <= pixels.shape[0]
+        assert 0 <= left < right <= pixels.shape[1]
+        assert one.pixels.shape == (bottom - top, right - left)
+        assert centers([one], small)
+    np.testing.assert_array_equal(pixels, before)

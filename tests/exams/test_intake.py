@@ -1,6 +1,7 @@
 """Intake of an Index: which images make which exam, what is refused and why."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -237,8 +238,10 @@ def test_names_are_plain_text_and_unique(read):
 def test_what_is_no_source_is_said(tmp_path, read):
     with pytest.raises(UsageError, match="nothing at"):
         intake.read(tmp_path / "missing")
-    with pytest.raises(UsageError, match="no Index|nothing at"):
+    with pytest.raises(UsageError, match="nothing at"):
         intake.read(tmp_path / "missing.parquet")
+    with pytest.raises(UsageError, match="mount the bucket"):
+        intake.read(Path("s3://bucket/exams"))
     (tmp_path / "exams.zip").write_bytes(b"PK")
     with pytest.raises(UsageError, match="neither a folder nor an Index"):
         intake.read(tmp_path / "exams.zip")

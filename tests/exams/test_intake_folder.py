@@ -202,7 +202,7 @@ def test_all_kinds_in_one_folder(folder):
 def test_a_folder_without_exams_is_refused_with_the_way_out(folder, content):
     for name, data in content.items():
         (folder / name).write_bytes(data)
-    with pytest.raises(UsageError, match="no exams in .*DICOM mammograms.*L_CC.png.*exam list.*spicula index"):
+    with pytest.raises(UsageError, match=r"no exams in .*DICOM mammograms.*L_CC\.png.*exam list.*spicula index"):
         intake.read(folder)
 
 

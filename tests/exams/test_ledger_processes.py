@@ -18,9 +18,23 @@ from spicula.exams.ledger import Ledger
 PROGRAM = Path(__file__).with_name("ledger_runs.py")
 
 
-def start(workspace, names, size):
-    command = [sys.executable, str(PROGRAM), str(workspace), json.dumps(names), str(size)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(workspace, names, size, *more):
+    command = [sys.executable, str(PROGRAM), str(workspace), json.dumps(names), str(size), *more]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, text=True, **pipes)
+
+
+def finish_together(processes):
+    """Let processes go when all have planned, so that they have the same to do; return what they wrote."""
+    for process in processes:
+        assert process.stdout.readline() == "planned\n", process.communicate()[1]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        out, error = process.communicate()
+        assert process.returncode == 0, error
+        assert out.endswith("ended\n")
 
 
 def undisturbed(folder, names):
@@ -39,29 +53,22 @@ def assert_each_once(ledger):
         assert sorted(set(commits)) == list(range(1, max(commits) + 1)), "two commits with one number"
 
 
-@pytest.mark.parametrize("exams", [6, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("exams", [12, pytest.param(40, marks=pytest.mark.slow)])
 def test_processes_with_the_same_work_double_nothing_and_lose_nothing(tmp_path, exams):
     """They make the workspace at the same time, too."""
     names = [f"exam {number}" for number in range(exams)]
-    processes = [start(tmp_path / "ws", names, size) for size in (1, 2, 3)]
-    for process in processes:
-        out, error = process.communicate()
-        assert process.returncode == 0, error
-        assert out.endswith("ended\n")
+    finish_together([start(tmp_path / "ws", names, size, "--wait") for size in (1, 2, 3)])
     ledger = Ledger.open(tmp_path / "ws")
     assert_each_once(ledger)
     assert as_rows(ledger) == undisturbed(tmp_path, names)
     workers = Counter(row["run"] for row in ledger.read("steps").to_pylist())
-    print(f"results by process: {sorted(workers.values())}")
+    assert len(workers) > 1, "one process did it all: nothing was shown"
     assert len(ledger.read("runs")) == 6
 
 
 def test_processes_with_work_of_their_own_all_get_it_in(tmp_path):
     parts = [[f"{part} {number}" for number in range(8)] for part in "ab"]
-    processes = [start(tmp_path / "ws", names, 1) for names in parts]
-    for process in processes:
-        _, error = process.communicate()
-        assert process.returncode == 0, error
+    finish_together([start(tmp_path / "ws", names, 1, "--wait") for names in parts])
     ledger = Ledger.open(tmp_path / "ws")
     assert_each_once(ledger)
     assert as_rows(ledger) == undisturbed(tmp_path, [*parts[0], *parts[1]])

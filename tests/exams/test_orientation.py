@@ -136,7 +136,8 @@ def test_a_mirrored_exam_with_exchanged_sides_is_the_exam_of_the_other_breasts()
 def bar() -> np.ndarray:
     """Something that enters from nowhere and looks the same from both sides."""
     pixels = np.zeros((640, 520), np.uint16)
-    pixels[100:500, 160:360] = 2000
+    half = np.random.default_rng(0).integers(1900, 2100, (400, 100))
+    pixels[100:500, 160:360] = np.hstack([half, half[:, ::-1]])
     return pixels
 
 

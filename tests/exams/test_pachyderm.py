@@ -20,7 +20,7 @@ from spicula.exams.outputs.detail import detail_of
 IMAGE = "example.org/spicula:0.1.0"
 DEPLOY = Path(__file__).parent.parent.parent / "deploy" / "pachyderm"
 
-# Run with the client's own types: prints what is left of each specification after it was read by them and written again.
+# Run with the client's own types: prints what is left of a specification after they read it and wrote it again.
 READ_BY_CLIENT = """
 import json, sys
 import betterproto

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from spicula.cli.tools import Command, json_option, positive, print_json, print_line
+from spicula.errors import UsageError
 
 # bundle and predict
 
@@ -50,7 +51,10 @@ def _describe_import_exam(command: argparse.ArgumentParser) -> None:
 
 
 def _import_exam(options: argparse.Namespace) -> int:
-    from spicula.bundle.screening.importing import import_exam
+    try:
+        from spicula.bundle.screening.importing import import_exam
+    except ImportError as error:
+        raise UsageError("importing weights needs torch; install it with: pip install 'spicula[train]'") from error
 
     loaded = import_exam(
         options.patch,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spicula.exams.driver import Outcome
     from spicula.exams.engines.types import Engine
     from spicula.exams.models import Models
-    from spicula.exams.watch.exams import Patience
+    from spicula.exams.watching.exams import Patience
 
 __all__ = ["EngineOptions", "engine_of", "run", "setting_of", "watch"]
 
@@ -129,8 +129,8 @@ def watch(
     from spicula.exams.driver import bring_up_to_date
     from spicula.exams.ledger import Ledger
     from spicula.exams.models import steps_of
-    from spicula.exams.watch import Arrivals
-    from spicula.exams.watch import watch as look
+    from spicula.exams.watching import Arrivals
+    from spicula.exams.watching import watch as look
     from spicula.progress import say
 
     ledger = Ledger.open(workspace, create=True)

@@ -7,10 +7,10 @@
     for probabilities in tower((left, right) for left, right in pairs):  # (N, C, H, W) both, gives (N, 4) each
         ...
 
-A `Runner` takes an iterable of tuples of float32 arrays, one array for each input of the graph, and gives an iterator of
-float32 arrays, in the order of the inputs. It takes from the iterable only as much as it can hold in flight, so a
-generator of a hundred thousand patches needs the memory of a few. N may be any number from 1, and need not be the same
-every time: rows are put together and taken apart as suits the device.
+A `Runner` takes an iterable of tuples of float32 arrays, one array for each input of the graph, and gives an iterator
+of float32 arrays, in the order of the inputs. It takes from the iterable only as much as it can hold in flight, so a
+generator of a hundred thousand patches needs the memory of a few. N may be any number from 1, and need not be the
+same every time: rows are put together and taken apart as suits the device.
 
 What a row is answered depends on the row, the network, the precision and the device alone: not on the number of
 streams, nor on the rows beside it.

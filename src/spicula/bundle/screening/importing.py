@@ -72,7 +72,8 @@ def import_exam(
         measured = parity.measure(role, graphs.modules_of(role, network), converted, settings)
         say(parity.sentence(role, measured))
         made |= converted
-        weights[role] = save({key: value.contiguous() for key, value in network.state_dict().items()})
+        state = network.state_dict()
+        weights[role] = save({key: state[key].contiguous() for key in state if not key.endswith(published.COUNTER)})
         described[role] = {"architecture": _ARCHITECTURES[role], "source": record(paths[role]), "parity": measured}
     return writing.write(
         Path(to),

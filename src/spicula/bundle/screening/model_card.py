@@ -32,7 +32,15 @@ def render(info: Info) -> str:
     Args:
         info: the content of `bundle.json`; `files` must list all but the card itself, `digest` is not used.
     """
-    sections = (_head(info), _use(), _networks(info), _data(info), _performance(), _limitations(info), _provenance(info))
+    sections = (
+        _head(info),
+        _use(),
+        _networks(info),
+        _data(info),
+        _performance(),
+        _limitations(info),
+        _provenance(info),
+    )
     return "\n\n".join(sections) + "\n"
 
 
@@ -154,9 +162,9 @@ def _parity(role: str, network: Network) -> str:
     if parity is None:
         return f"- {role}: no other form of it was there to compare its graph with."
     return (
-        f"- {role}: its graphs give the probabilities of {parity['reference']} to {parity['max_abs_difference']:.1e} on "
-        f"{parity['inputs']} generated inputs (tolerance {parity['tolerance']:.0e}), with the same decisions "
-        f"({'; '.join(parity['sizes'])}; onnxruntime {parity['onnxruntime']}, opset {parity['opset']})."
+        f"- {role}: on {parity['inputs']} generated inputs, its graphs (onnxruntime {parity['onnxruntime']}) differ from "
+        f"the published form ({parity['reference']}) by at most {parity['max_abs_difference']:.1e} in any probability "
+        f"(tolerance {parity['tolerance']:.0e}), and decide every one alike: {'; '.join(parity['sizes'])}."
     )
 
 

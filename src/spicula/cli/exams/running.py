@@ -135,7 +135,7 @@ def _watch(options: argparse.Namespace) -> int:
     from spicula import exams
     from spicula.errors import UsageError
     from spicula.exams import models
-    from spicula.exams.watch import Patience
+    from spicula.exams.watching import Patience
 
     if options.models is not None and (options.bundle is not None or options.model):
         raise UsageError("name the models with --models, or with --bundle and --model, not both")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spicula.exams.engines.types import Done, stage_of
+from spicula.exams.stages import STAGES
 
 #: Columns of the chart.
 WIDTH = 72
@@ -47,7 +48,8 @@ def timeline(done: Sequence[Done]) -> str:
     if not done:
         return "nothing was done"
     first, last = _ends(done)
-    letters = _letters(sorted({stage_of(one.task) for one in done}))
+    seen = {stage_of(one.task) for one in done}
+    letters = _letters([stage for stage in STAGES if stage in seen])
     workers = sorted({one.worker for one in done}, key=_natural)
     widest = max(len(worker) for worker in workers)
     lines = ["  ".join(f"{letter} {stage}" for stage, letter in letters.items()) + "  x lost"]
@@ -91,11 +93,10 @@ def _common(spans: Sequence[Span], others: Sequence[Span]) -> float:
 
 
 def _letters(stages: Sequence[str]) -> dict[str, str]:
-    """Return a letter for each stage: the first of its name that no other has."""
+    """Return a letter for each stage: the first of its name that no stage before it has."""
     taken: dict[str, str] = {}
     for stage in stages:
-        free = [letter for letter in stage + "abcdefghijklmnopqrstuvwyz" if letter not in (*taken.values(), "x")]
-        taken[stage] = free[0]
+        taken[stage] = next(letter for letter in stage if letter not in taken.values())
     return taken
 
 

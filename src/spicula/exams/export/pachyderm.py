@@ -93,7 +93,7 @@ def _pipeline(
         "parallelism_spec": {"constant": WORKERS.get(stage.name, 1)},
         "resource_requests": {
             "memory": NETWORK_MEMORY if has_network else f"{resources.memory_mb}M",
-            "cpu": NETWORK_CPUS if has_network else resources.cpus,
+            "cpu": float(NETWORK_CPUS if has_network else resources.cpus),
         },
         "datum_timeout": f"{resources.seconds:.0f}s",
         "datum_tries": 3,

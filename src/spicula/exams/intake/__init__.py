@@ -3,6 +3,7 @@
 No converter is asked of anybody: DICOM studies, folders of named images and exam lists are taken as they are.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = ["Intake", "Known", "Listing", "Problem", "is_temporary", "list_files"
 
 #: How reasons of the catalog begin that are about an image which is used all the same.
 REMARK = "indexed, but "
+
+_ADDRESS = re.compile(r"[A-Za-z0-9]{2,}:/")  # s3://bucket, of which a Path keeps one slash
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def read(source: Path, *, known: Known | None = None, single_image: bool = False
         found = _read_index(source, known, single_image)
         if not found.exams:
             raise UsageError(f"{source} names no exams: none of its {len(found.index)} images has an exam_id")
+    elif _ADDRESS.match(str(source)):
+        raise UsageError(f"exams are read from folders, not from {source}; mount the bucket, or copy it to a disk")
     elif source.exists():
         raise UsageError(f"{source} is neither a folder nor an Index (.parquet); unpack an archive first")
     else:

@@ -23,6 +23,8 @@ from spicula.exams.intake.listing import Listing, Problem
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 _PICKLES = (".pkl", ".pickle")
 _NAMED_KINDS = pa.array(["image", "list"])
+#: Rows that are held as dictionaries at a time; each takes some 3 KB.
+_MOST_ROWS = 4096
 #: Columns that an image has from its name or list.
 _NAMED = tuple(name for name in index.SCHEMA.names if name not in ("path", *COLUMNS))
 
@@ -82,7 +84,7 @@ def _rows(root: Path, wanted: Listing, changed: Any, lists: set[str], known: Kno
     """Return what is known of the files and what the changed ones say, in the order of the listing."""
     paths = pa.array(wanted.paths, pa.string())
     kept = known.rows.filter(pc.is_in(known.rows["path"], value_set=paths.filter(pa.array(~changed))))
-    new: list[dict[str, Any]] = []
+    tables, new = [kept], list[content.Row]()
     places = [int(place) for place in np.flatnonzero(changed)]
     to_read = [wanted.paths[place] for place in places if wanted.paths[place] not in lists]
     read = content.read_many(root, to_read) if to_read else iter(())
@@ -93,9 +95,12 @@ def _rows(root: Path, wanted: Listing, changed: Any, lists: set[str], known: Kno
         for row in of_file:
             stays = content.is_lasting(row)
             new.append({**row, "size": size, "mtime_ns": time if stays else np.iinfo(np.int64).max, "naming": []})
-    if not new:
+        if len(new) >= _MOST_ROWS:
+            tables.append(pa.Table.from_pylist(new, SCHEMA))
+            new.clear()
+    if not places:
         return kept
-    rows = pa.concat_tables([kept, pa.Table.from_pylist(new, SCHEMA)])
+    rows = pa.concat_tables([*tables, pa.Table.from_pylist(new, SCHEMA)])
     return rows.take(np.argsort(pc.index_in(rows["path"], value_set=paths).to_numpy(), kind="stable"))
 
 
@@ -167,8 +172,11 @@ def _without_copies(table: pa.Table) -> tuple[pa.Table, list[Problem]]:
     first_of = np.zeros(len(codes), dtype=np.int64)
     first_of[codes[first]] = first
     problems: dict[str, Problem] = {}
-    for row in np.setdiff1d(np.arange(len(codes)), first):
-        here, there = (table.slice(int(at), 1).to_pylist()[0] for at in (row, first_of[codes[row]]))
+    others = np.setdiff1d(np.arange(len(codes)), first)
+    copies, originals = (
+        table.select(["path", "sha256"]).take(rows).to_pylist() for rows in (others, first_of[codes[others]])
+    )
+    for here, there in zip(copies, originals, strict=True):
         what = "a copy of" if here["sha256"] == there["sha256"] else "has the image id but not the content of"
         problems.setdefault(here["path"], reject(here["path"], f"{what} {there['path']}, which is used"))
     return table.take(np.sort(first)), list(problems.values())

@@ -95,18 +95,19 @@ def _names(table: pa.Table, exam: Ints) -> list[str]:
     codes, _ = _codes(plain)
     names: list[str] = plain.to_pylist()
     order = np.lexsort((codes, exam))
-    again = (np.diff(exam[order]) == 0) & (np.diff(codes[order]) == 0)
+    again = (np.diff(exam[order]) == 0) & (np.diff(codes[order]) == 0) & (exam[order][1:] >= 0)
+    ordered = exam[order]
     taken: dict[int, set[str]] = {}
-    for row in order[1:][again]:
-        if exam[row] < 0:
-            continue
-        if exam[row] not in taken:
-            taken[exam[row]] = {names[other] for other in np.flatnonzero(exam == exam[row])}
+    for row in order[1:][again].tolist():
+        of = int(exam[row])
+        if of not in taken:
+            start, end = np.searchsorted(ordered, [of, of + 1])
+            taken[of] = {names[other] for other in order[start:end].tolist()}
         number = 2
-        while f"{names[row]}_{number}" in taken[exam[row]]:
+        while f"{names[row]}_{number}" in taken[of]:
             number += 1
         names[row] = f"{names[row]}_{number}"
-        taken[exam[row]].add(names[row])
+        taken[of].add(names[row])
     return names
 
 

@@ -1,7 +1,9 @@
 """Running a graph on a CPU through OpenVINO: several requests in flight, each on one core."""
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from spicula.exams.types import Precision
 from spicula.processes import cores
 
 _BF16 = "BF16"
+_TELEMETRY = "openvino_telemetry"
 
 
 class OpenVinoRunner:
@@ -42,7 +45,7 @@ class OpenVinoRunner:
         streams: int | None = None,
         batch: int | None = None,
     ) -> None:
-        openvino = _library()
+        openvino = import_openvino()
         core = openvino.Core()
         if precision == "bf16":
             check_bf16(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
@@ -104,9 +107,25 @@ def check_bf16(capabilities: Iterable[str]) -> None:
         raise UsageError("this CPU has no bf16 arithmetic; use --precision fp32")
 
 
-def _library() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise UsageError("running exams needs openvino: pip install 'spicula[exams]'") from error
-    return openvino
+def import_openvino() -> ModuleType:
+    """Import openvino without its telemetry, and return it.
+
+    Its package reports every import to its makers' analytics service, from a process of its own, unless the package
+    `openvino_telemetry` is missing; so that package is hidden while the import runs. Whoever needs openvino imports it
+    by this function, before anything else does.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if "openvino" not in sys.modules:
+        hidden = sys.modules.get(_TELEMETRY)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            import openvino  # noqa: F401
+        except ImportError as error:
+            raise UsageError("running exams needs openvino: pip install 'spicula[exams]'") from error
+        finally:
+            del sys.modules[_TELEMETRY]
+            if isinstance(hidden, ModuleType):
+                sys.modules[_TELEMETRY] = hidden
+    return sys.modules["openvino"]

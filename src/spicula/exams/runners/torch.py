@@ -117,9 +117,10 @@ def _ahead(batches: Iterator[Inputs], *, pinned: bool) -> Iterator[tuple[torch.T
     def put(item: tuple[torch.Tensor, ...] | BaseException | None) -> None:
         while not stopped.is_set():
             try:
-                return ready.put(item, timeout=0.1)
+                ready.put(item, timeout=0.1)
             except queue.Full:
                 continue
+            return
 
     def walk() -> None:
         try:

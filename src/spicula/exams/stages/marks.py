@@ -12,9 +12,12 @@ from spicula.exams.stages.morphology import Mask, dilate
 LARGEST_MARK = 0.1
 #: Objects outside the crop are left out in any case, and mentioned from this area on, in pixels: dust is smaller.
 LEAST_MARK = 100
-#: An area of one value, in which a square of this side fits, and so many of whose pixels border on black: that is written
+#: An area of one value, in which a square of this side fits, and so many pixels beside which are black: that is written
 #: over the picture. Tissue is nowhere that even beside the background: in a real exam not a single pixel is.
 FLAT, BORDERS_ON_BLACK = 5, 10
+#: Writing is at least this share of the brightest values (99th percentile). Darker even areas are what lossy compression
+#: makes of the background beside the breast.
+BRIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def _attached(
     top, bottom, left, right = window
     values, inside = pixels[top:bottom, left:right], breast[top:bottom, left:right]
     square = np.ones((FLAT, FLAT), np.uint8)
-    core = np.asarray(cv2.erode(values, square) == cv2.dilate(values, square)).view(np.uint8) & inside
+    lowest = cv2.erode(values, square)
+    is_bright = lowest > BRIGHT * np.percentile(values[inside > 0], 99)
+    core = np.asarray(is_bright & (lowest == cv2.dilate(values, square))).view(np.uint8) & inside
     around = cv2.dilate(cv2.dilate(core, square), np.ones((3, 3), np.uint8))
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(around, connectivity=4)
     borders = np.bincount(labels[values == 0], minlength=count)
@@ -110,10 +115,13 @@ def _attached(
     first_column, first_row = boxes[chosen, 0].min(), boxes[chosen, 1].min()
     last_column, last_row = (boxes[chosen, axis] + boxes[chosen, axis + 2] for axis in (0, 1))
     row, column = top + origin[0], left + origin[1]
+    place = (
+        f"rows {row + first_row + 1} to {row + last_row.max() - 2},"
+        f" columns {column + first_column + 1} to {column + last_column.max() - 2}"
+    )
     return [
-        f"something is written over the edge of the breast (rows {row + first_row + 1} to"
-        f" {row + last_row.max() - 2}, columns {column + first_column + 1} to {column + last_column.max() - 2}): left in"
-        " the crop, which may be too large because of it"
+        f"something is written over the edge of the breast ({place}): left in the crop, which may be too large because"
+        " of it"
     ]
 
 
@@ -147,6 +155,6 @@ def _describe(objects: _Objects, chosen: np.ndarray, origin: tuple[int, int]) ->
     row, column = top + origin[0], left + origin[1]
     count, total = labels.size, int(objects.areas[labels].sum())
     return (
-        f"bright objects beside the breast ({count}, of {total} pixels, the largest in rows {row} to"
+        f"objects beside the breast ({count}, of {total} pixels, the largest in rows {row} to"
         f" {row + height - 1}, columns {column} to {column + width - 1})"
     )

@@ -22,7 +22,7 @@ NEAR = 0.01
 #: it is cut off over most of its height; where its tip is cut off as well, that is over a small part of it.
 CLEARLY = 2.0
 #: Where it meets neither side: least evidence of a straight edge (`imaging.breast.orientation_evidence`, -1 to 1) that
-#: is the chest wall's. Moved away from the border, the breasts of a real exam have 0.8 and more.
+#: is the chest wall's. Moved away from the border, the breasts of a real exam have 0.93 and more.
 STRAIGHT = 0.5
 
 

@@ -75,9 +75,7 @@ def swapped(size: torch.Size, kernel: tuple[int, int], stride: tuple[int, int]) 
     return [*rows, *columns]
 
 
-def _pad(
-    image: torch.Tensor, kernel: tuple[int, int], stride: tuple[int, int]
-) -> tuple[torch.Tensor, tuple[int, int]]:
+def _pad(image: torch.Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> tuple[torch.Tensor, tuple[int, int]]:
     """Return the image and what the convolution still has to pad itself: where both ends are alike, it does all."""
     left, right, top, bottom = swapped(image.shape[-2:], kernel, stride)
     if left == right and top == bottom:
@@ -99,7 +97,7 @@ def _replace(module: nn.Module) -> None:
                 groups=child.groups,
                 bias=child.bias is not None,
             )
-            made.load_state_dict(child.state_dict())
+            made.weight, made.bias = child.weight, child.bias
         elif isinstance(child, nn.MaxPool2d):
             made = SameMaxPool2d(child.kernel_size, child.stride)
         else:

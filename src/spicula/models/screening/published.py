@@ -26,6 +26,8 @@ _WORDS: dict[Role, str] = {
 }
 _CHANNELS: dict[Role, int] = {"image-only": 1, "image-and-heatmaps": 3}
 
+#: Of batch normalisation, which does not need it here; files may lack it.
+COUNTER = "num_batches_tracked"
 #: The towers' names for one side, whose weights must be those of both.
 _ALIAS = re.compile(r"^(four_view_resnet\.)[lr]_((?:cc|mlo)\.)")
 #: How torchvision before 0.2.2 named the layers of a DenseNet.
@@ -66,7 +68,12 @@ def fill(role: Role, tensors: dict[str, torch.Tensor], source: str) -> nn.Module
     Raises:
         SpiculaError: a parameter is missing, unexpected, of another shape or no number.
     """
-    net = patches.build() if role == "patch" else ViewWise(_CHANNELS[role])
+    with torch.device("meta"):  # random numbers would only be thrown away
+        net = patches.build() if role == "patch" else ViewWise(_CHANNELS[role])
+    net.to_empty(device="cpu")
+    for name, counter in net.named_buffers():
+        if name.endswith(COUNTER):
+            counter.zero_()
     loaded = weights.fit_into(net, _WORDS[role], frozenset(), tensors, source)
     if loaded.unused:
         raise SpiculaError(f"{source} does not fit {_WORDS[role]}: {loaded.unused[0]} is unexpected")
@@ -90,11 +97,11 @@ def _role_of(tensors: dict[str, torch.Tensor], wanted: Role) -> Role | None:
 
 def _without_aliases(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
     kept = dict(tensors)
-    for name in tensors:
+    for name, tensor in tensors.items():
         own = _ALIAS.sub(r"\1\2", name)
         if own == name or own not in tensors:
             continue
-        if not torch.equal(tensors[own], tensors[name]):
+        if not torch.equal(tensors[own], tensor):
             raise SpiculaError(f"{path}: {name} differs from {own}, whose weights it shares in the published model")
         del kept[name]
     return kept

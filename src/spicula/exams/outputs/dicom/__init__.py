@@ -69,8 +69,9 @@ def write(results: Results, to: Path, *, threshold: float | None, segmentations:
     """Write the results of one exam as DICOM objects of its study: same patient and study, series of their own.
 
     A Structured Report of all scores, and of every image with a heatmap a Secondary Capture and, if wanted, a
-    Segmentation at the threshold. The same results of the same files give the same bytes, SOP instance UIDs and file
-    names; anything else gives others. File names are 12 digits of the results' digest, words of ours and the view.
+    Segmentation at the threshold. The same results of the same files, written by the same versions of Spicula and
+    highdicom, have the same bytes, SOP instance UIDs and file names; other results have others. File names are 12
+    digits of the results' digest, words of ours and the view.
 
     Args:
         results: of the exam.
@@ -143,11 +144,11 @@ def _check(results: Results, threshold: float | None, segmentations: bool) -> No
     if not segmentations:
         return
     if not results.heatmaps:
-        raise UsageError(f"exam {results.exam_id} has no heatmaps to make segmentations of; ask for none")
+        raise UsageError(f"exam {results.exam_id} has no heatmaps to make segmentations of: --no-segmentations")
     if threshold is None:
         raise UsageError(
-            "segmentations need a threshold, and the bundle states none: give a probability, above 0 to 1,"
-            " or ask for no segmentations"
+            "segmentations need a threshold, and the bundle states none: give a probability with --threshold,"
+            " or leave them out with --no-segmentations"
         )
     if not 0 < threshold <= 1:
         raise UsageError(f"the threshold of segmentations is {threshold:g}; it is a probability, above 0 to 1")

@@ -93,7 +93,7 @@ def _with_frame(reference: "pydicom.Dataset", sources: Mapping[str, Source]) -> 
     source = sources[str(reference.ReferencedSOPInstanceUID)]
     if source.frames == 1:
         return reference
-    named = copy.copy(reference)  # the same item stands in lists of whole instances
+    named = copy.deepcopy(reference)  # the same item stands in lists of whole instances
     named.ReferencedFrameNumber = source.image.frame + 1
     return named
 

@@ -16,7 +16,7 @@ from small_bundle import small_bundle
 from small_exams import NAMES, small_exam, small_exams
 
 from spicula.errors import SpiculaError, UsageError
-from spicula.exams.watch import ModelState, Patience, State, hand_on_models, scan, scan_models, watch
+from spicula.exams.watching import ModelState, Patience, State, hand_on_models, scan, scan_models, watch
 
 PATIENCE = Patience(settle=10, timeout=600)
 
@@ -215,7 +215,7 @@ def test_a_broken_bundle_is_tried_again_when_it_changes(tmp_path):
     (models / "one/MODEL_CARD.md").unlink()
     look(models, state, 0)
     found = scan_models(models, state, 10, settle=10)
-    assert ([], ["one"]) == (found.whole, [Path(problem["path"]).name for problem in found.problems])
+    assert (found.whole, [Path(problem["path"]).name for problem in found.problems]) == ([], ["one"])
     assert "MODEL_CARD.md is missing" in found.problems[0]["reason"]
     assert look(models, state, 20) == ([], [], [])
     (models / "one/MODEL_CARD.md").write_bytes(card)
@@ -291,7 +291,7 @@ def test_an_exam_that_another_process_writes_slowly_arrives_whole(tmp_path):
     folder.mkdir()
     writer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), str(source), str(folder)])
     try:
-        calls = run_until(folder, bool, patience=Patience(settle=1.0, timeout=60))
+        calls = run_until(folder, bool, patience=Patience(settle=2.0, timeout=60))
     finally:
         assert writer.wait() == 0
     (exam,) = calls[0].exams
@@ -345,7 +345,7 @@ def test_what_fails_is_handed_on_again(tmp_path, capsys):
 
 def test_a_folder_that_goes_away_for_a_while_ends_nothing(tmp_path, capsys):
     folder, away = tmp_path / "in", tmp_path / "away"
-    with pytest.raises(UsageError, match="no folder .* to watch"):
+    with pytest.raises(UsageError, match=r"no folder .* to watch"):
         watch(folder, lambda arrivals: None)
     small_exam(folder / "a", 1)
 
@@ -386,7 +386,7 @@ def test_a_new_model_comes_with_all_exams(tmp_path, capsys):
 LOOP = """
     import sys
     from pathlib import Path
-    from spicula.exams.watch import Patience, watch
+    from spicula.exams.watching import Patience, watch
 
     def handle(arrivals):
         print(*(exam.exam_id for exam in arrivals.exams), flush=True)

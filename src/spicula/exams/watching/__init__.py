@@ -12,8 +12,8 @@ from pathlib import Path
 from spicula.errors import SpiculaError, UsageError
 from spicula.exams.intake import Known, Problem
 from spicula.exams.types import ExamInput
-from spicula.exams.watch.exams import Patience, Scan, State, scan
-from spicula.exams.watch.models import ModelScan, ModelState, hand_on_models, scan_models
+from spicula.exams.watching.exams import Patience, Scan, State, scan
+from spicula.exams.watching.models import ModelScan, ModelState, hand_on_models, scan_models
 from spicula.progress import say
 
 __all__ = ["Arrivals", "ModelState", "Patience", "Scan", "State", "hand_on_models", "scan", "scan_models", "watch"]
