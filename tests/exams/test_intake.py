@@ -238,7 +238,7 @@ def test_names_are_plain_text_and_unique(read):
 def test_what_is_no_source_is_said(tmp_path, read):
     with pytest.raises(UsageError, match="nothing at"):
         intake.read(tmp_path / "missing")
-    with pytest.raises(UsageError, match="nothing at"):
+    with pytest.raises(UsageError, match="no Index at"):
         intake.read(tmp_path / "missing.parquet")
     with pytest.raises(UsageError, match="mount the bucket"):
         intake.read(Path("s3://bucket/exams"))

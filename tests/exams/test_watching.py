@@ -410,3 +410,55 @@ def test_ctrl_c_ends_it_cleanly(tmp_path):
     assert (process.returncode, out) == (0, "ended\n")
     assert "Traceback" not in said
     assert said.splitlines()[-1] == f"no longer watching {tmp_path / 'in'}"
+
+
+# with the ledger
+
+
+def test_a_restart_repeats_nothing_and_a_new_model_is_used_on_all(tmp_path, capsys):
+    deltalake = pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
+    pytest.importorskip("openvino", reason="the networks need the extra exams")
+    from spicula import exams
+    from spicula.exams import models
+
+    folder, workspace = small_exams(tmp_path / "in", range(2)), tmp_path / "ws"
+    small_exam(folder / "partial", 9, NAMES[:2])
+    small_bundle(tmp_path / "models/first", heatmaps=False)
+
+    def steps():
+        if not (workspace / "steps").exists():
+            return []
+        return deltalake.DeltaTable(str(workspace / "steps")).to_pyarrow_table().to_pylist()
+
+    def watch_until(is_done):
+        end = time.monotonic() + 120
+        exams.watch(
+            folder,
+            workspace,
+            lambda bundles: models.load(bundles[-1]),
+            exams.EngineOptions(cpu_workers=1, model_workers=1, streams=1),
+            models=tmp_path / "models",
+            patience=QUICK,
+            every=0.1,
+            stop=lambda: is_done() or time.monotonic() > end,
+        )
+        assert is_done(), "it took too long"
+        return capsys.readouterr().err
+
+    said: list[str] = []
+    said.append(watch_until(lambda: len(steps()) == 6))
+    assert {(row["exam_id"], row["status"]) for row in steps()} == {("exam-0000", "ok"), ("exam-0001", "ok")}
+
+    stop_at = time.monotonic() + 4  # longer than the time-out for the exam that is not whole
+    said.append(watch_until(lambda: time.monotonic() > stop_at))
+    assert len(steps()) == 6
+    assert "exam partial: refused: no L-MLO, R-MLO after 2 s" in said[-1]
+    assert "exam exam-0000: 4 images" in said[-1]
+
+    small_bundle(tmp_path / "models/second", heatmaps=False, image_seed=3)
+    watch_until(lambda: len(steps()) == 8)
+    new = steps()
+    assert (
+        sorted(row["exam_id"] for row in new if row["step"] == "classify:image-only")
+        == ["exam-0000"] * 2 + ["exam-0001"] * 2
+    )
