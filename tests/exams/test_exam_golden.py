@@ -148,7 +148,6 @@ def test_geometry(crops, points, golden):
         expected = golden["images"][cropped.name]
         found = geometry(cropped, center)
         assert found == {key: as_tuples(expected[key]) for key in found}
-        assert cropped.notes == ()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from spicula.bundle.screening.settings import ScreeningSettings
 from spicula.exams import reading
-from spicula.exams.stages import background, frames, guards, marks, orientation
+from spicula.exams.stages import background, frames, guards, marks, orientation, polarity
 
 PAGE = (Path(__file__).parents[2] / "docs" / "exam-images.md").read_text(encoding="utf-8")
 PUBLISHED = ScreeningSettings()
@@ -23,11 +23,11 @@ PUBLISHED = ScreeningSettings()
         f"in over {orientation.CLEARLY:.0f} times as many rows",
         f"of which {frames.UNIFORM:.0%} have one value (give or take {frames.WAVERS:.0%})",
         f"at most {frames.GOES_ON:.0%} of the next line",
-        f"{guards.ONE_SIDED:.0%} and more of what is not background",
-        f"at most {guards.FADES} of that deep inside",
+        f"{polarity.ONE_SIDED:.0%} and more of what is not background",
+        f"at most {polarity.FADES} of that deep inside",
         f"({background.VICINITY:.0%} of the range of the image) {background.CONSTANT:.0%} have one value",
         f"a standard deviation of up to {background.LARGEST_NOISE:.0%} of the range",
-        f"no more than {guards.OF_MEDIAN} standard deviations",
+        f"no more than {polarity.OF_MEDIAN} standard deviations",
         f"({marks.least_gap(PUBLISHED)} pixels with the published settings",
         f"at most {marks.LARGEST_MARK:.0%} of the breast's area",
         f"a square of {marks.FLAT} × {marks.FLAT} pixels of one value fits in) beside which"

@@ -13,6 +13,7 @@ import pytest
 
 import spicula
 from spicula.errors import SpiculaError
+from spicula.exams.artefacts import Artefacts
 from spicula.exams.outputs import report
 from spicula.exams.outputs.views import View
 
@@ -265,8 +266,8 @@ def test_every_control_has_a_label_and_every_picture_a_text(page):
 
 
 def test_it_is_written_whole(tmp_path):
-    path = tmp_path / "below" / "report.html"
-    report.write(exam_details.detail(), exam_details.views(), path)
+    path = report.write(exam_details.refused("it is black"), Artefacts(tmp_path / "artefacts"), tmp_path / "below")
+    assert path == tmp_path / "below" / "report.html"
     assert list(path.parent.iterdir()) == [path]
     assert Page(path.read_text()).text().startswith("Exam exam-4711 – Spicula")
 
@@ -274,7 +275,12 @@ def test_it_is_written_whole(tmp_path):
 def test_a_target_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SpiculaError, match="cannot write"):
-        report.write(exam_details.detail(), {}, tmp_path / "file" / "report.html")
+        report.write(exam_details.refused("it is black"), Artefacts(tmp_path / "artefacts"), tmp_path / "file")
+
+
+def test_a_lost_artefact_is_a_clear_error(tmp_path):
+    with pytest.raises(SpiculaError, match=r"2{64}\.npz is missing"):
+        report.write(exam_details.detail(), Artefacts(tmp_path / "artefacts"), tmp_path)
 
 
 def test_contrast_is_stretched_over_the_breast():

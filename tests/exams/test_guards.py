@@ -154,18 +154,31 @@ def test_an_inverted_image_in_a_frame_is_turned_over(value):
     assert len(one.notes) == 2
 
 
-def test_white_painted_around_a_breast_is_not_taken_for_an_inverted_image():
-    clean = phantom("L-CC")
-    assert "whether the image is inverted cannot be told; set what is not breast to 0" in refusal(
-        np.where(clean == 0, np.uint16(4095), clean)
-    )
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("level", [1500, 4095, 65535])
+def test_what_was_painted_around_a_breast_is_set_to_0(view, level):
+    clean = phantom(view)
+    one = cropped(np.where(clean == 0, np.uint16(level), clean), view)
+    assert one.crop == cropped(clean, view).crop
+    assert np.mean(one.pixels != cropped(clean, view).pixels) < 1e-3  # of the edge, where that has the value itself
+    (note,) = one.notes
+    assert note.startswith(f"its background was {level}, and ")
+    assert note.endswith("pixels are darker: the background alone was set to 0")
 
 
-def test_a_grey_background_is_refused():
+@pytest.mark.parametrize("level", [2000, 3000, 4095])
+def test_where_nobody_can_tell_whether_an_image_is_inverted_it_is_refused(level):
+    pixels = np.full(SIZE, level, np.uint16)  # as bright at its edge as inside
+    pixels[100:500, :200] = np.random.default_rng(0).integers(1000, 3000, (400, 200))
+    reason = refusal(pixels)
+    assert f"its background ({level}) is not dark: " in reason
+    assert "whether the image is inverted cannot be told" in reason
+    assert reason.endswith("set what is not breast to 0")
+
+
+def test_an_inverted_image_with_grey_around_the_breast_is_refused():
     clean = phantom("L-CC")
-    reason = refusal(np.where(clean == 0, np.median(clean[clean > 0]).astype(np.uint16), clean))
-    assert "is neither dark nor bright: 50 % of what is not background is darker" in reason
-    assert "set what is not breast to 0" in reason
+    assert "cannot be told" in refusal(np.where(clean == 0, np.uint16(3000), np.uint16(4095) - clean))
 
 
 def test_an_image_without_a_background_is_refused():

@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 from exam_dicoms import CANARIES, FOR_PROCESSING, VIEWS, mammogram, study
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from small_exams import small_exam, small_exams
 
@@ -303,6 +305,46 @@ def test_a_file_that_could_not_be_opened_is_tried_again(folder, tmp_path):
     )
     (tmp_path / "away").rename(target)
     assert intake.read(folder, known=known).exams[0].refusal is None
+
+
+def list_of(prefix, flip="NO"):
+    views = {view: [f"{prefix}{view.replace('-', '_')}"] for view in NAMES}
+    return pickle.dumps([{"horizontal_flip": flip, **views}])
+
+
+CHANGES = {
+    "a study": lambda folder: study(folder / "study", 1),
+    "another patient in it": lambda folder: mammogram(folder / "study/IM-L-CC", "1.1", "L", "CC", PatientID="other"),
+    "a copy before it": lambda folder: mammogram(folder / "early", "1.1", "L", "CC", PatientID="CANARY-4711"),
+    "without the copy": lambda folder: (folder / "early").unlink(missing_ok=True),
+    "without a view": lambda folder: (folder / "study/IM-R-CC").unlink(missing_ok=True),
+    "pictures": lambda folder: small_exam(folder / "pictures", 1),
+    "other pictures": lambda folder: small_exam(folder / "pictures", 2, ("R_CC", "L_CC")),
+    "a picture more": lambda folder: small_exam(folder / "pictures/L_MLO_2", 3, ("L_MLO",)),
+    "a list": lambda folder: (folder / "list.pkl").write_bytes(list_of("pictures/", "YES")),
+    "another list": lambda folder: (folder / "list.pkl").write_bytes(list_of("nowhere/")),
+    "no list": lambda folder: (folder / "list.pkl").unlink(missing_ok=True),
+    "noise": lambda folder: (folder / "noise").write_bytes(b"noise"),
+    "a study for noise": lambda folder: mammogram(folder / "noise", "2.1", "L", "CC"),
+}
+
+
+@settings(max_examples=20)
+@given(st.lists(st.sampled_from(sorted(CHANGES)), min_size=1, max_size=6))
+def test_what_is_known_never_changes_what_is_found(tmp_path_factory, changes):
+    folder = tmp_path_factory.mktemp("exams")
+    small_exam(folder / "always", 5)
+    known = intake.Known()
+    for step, change in enumerate(changes):
+        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+        CHANGES[change](folder)
+        for path in folder.rglob("*"):
+            if path.is_file() and path.stat().st_mtime_ns != before.get(path):
+                os.utime(path, (1e9 + step, 1e9 + step))
+        cached, fresh = intake.read(folder, known=known), intake.read(folder)
+        assert cached.exams == fresh.exams
+        assert cached.problems == fresh.problems
+        assert cached.index.equals(fresh.index)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 and no more", None])

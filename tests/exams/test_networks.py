@@ -1,6 +1,8 @@
 import importlib.util
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -185,6 +187,16 @@ print(calls, [name for name in sys.modules if name.startswith("openvino_telemetr
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
+
+
+def test_the_documented_python_runs(bundle, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs/exam-models.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "classifier").symlink_to(bundle.folder)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert [one.shape for one in names["answers"]] == [(1, 4)] * 8
 
 
 # torch, on a CPU: the same code as on a GPU, but for pinned memory

@@ -1,6 +1,6 @@
 """The unit of deployment: a folder with a model, its preprocessing, its classes and where it all comes from.
 
-Loading verifies every byte (see `bundle.format`). Inference needs the core install only: ONNX Runtime, no torch.
+Loading verifies every byte (see `bundle.sealed`). Inference needs the core install only: ONNX Runtime, no torch.
 """
 
 from dataclasses import dataclass, field

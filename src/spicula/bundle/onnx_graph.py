@@ -69,6 +69,23 @@ def of_module(
     return _plain(program.model_proto)
 
 
+def with_weights(graph: bytes, module: "torch.nn.Module") -> bytes:
+    """Return the graph of another module of the same architecture, which takes seconds less than to convert it.
+
+    Args:
+        graph: what `of_module` made of the first one.
+        module: holds the weights.
+    """
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    weights = module.state_dict()
+    for tensor in model.graph.initializer:  # the exporter calls them as the module does; others are constants
+        if tensor.name in weights:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].numpy(), tensor.name))
+    return _plain(model)
+
+
 def of_linear(
     mean: npt.NDArray[np.float64],
     scale: npt.NDArray[np.float64],

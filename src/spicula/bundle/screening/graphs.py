@@ -40,6 +40,6 @@ def convert(role: str, network: nn.Module, settings: ScreeningSettings) -> dict[
         # two tensors: the exporter would take one for a single input
         examples = {layout.LEFT: example, layout.RIGHT: example.clone()}
         dynamic = [{0: batch, 2: height, 3: width}] * 2
-    return {
-        graph: onnx_graph.of_module(module, examples, dynamic) for graph, module in modules_of(role, network).items()
-    }
+    (first, module), *others = modules_of(role, network).items()
+    made = {first: onnx_graph.of_module(module, examples, dynamic)}
+    return made | {graph: onnx_graph.with_weights(made[first], other) for graph, other in others}

@@ -162,8 +162,8 @@ def _parity(role: str, network: Network) -> str:
     if parity is None:
         return f"- {role}: no other form of it was there to compare its graph with."
     return (
-        f"- {role}: on {parity['inputs']} generated inputs, its graphs (onnxruntime {parity['onnxruntime']}) differ from "
-        f"the published form ({parity['reference']}) by at most {parity['max_abs_difference']:.1e} in any probability "
+        f"- {role}: on {parity['inputs']} generated inputs, its graphs (onnxruntime {parity['onnxruntime']}) differ "
+        f"from the published form ({parity['reference']}) by at most {parity['max_abs_difference']:.1e} in probability "
         f"(tolerance {parity['tolerance']:.0e}), and decide every one alike: {'; '.join(parity['sizes'])}."
     )
 

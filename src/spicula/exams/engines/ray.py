@@ -18,7 +18,7 @@ from typing import Any
 
 from spicula import cluster, files
 from spicula.errors import SpiculaError
-from spicula.exams.engines import local, ray_worker
+from spicula.exams.engines import local, ray_worker, sizes
 from spicula.exams.engines.pools import Pool
 from spicula.exams.engines.types import POOLS, Done, time_limits
 from spicula.exams.stages import STAGES
@@ -26,7 +26,8 @@ from spicula.exams.types import Task
 from spicula.processes import cores
 from spicula.progress import say
 
-#: Fewest and most workers of a pool. Most None: one for each core that the cluster has at the start.
+#: Fewest and most workers of a pool. Most None: one for each core that the cluster has at the start; on this machine as
+#: many as without Ray.
 Bounds = tuple[int, int | None]
 
 #: A pool whose tasks wait so long without any worker is worth a word; a cluster may be growing meanwhile.
@@ -75,6 +76,12 @@ class RayEngine:
         self._setting = {**setting, "streams": streams}
         self._address = address
         self._bounds = {"cpu": cpu_workers, "model": model_workers}
+        if address is None:
+            usual = sizes.sizes(cores(), sizes.memory_bytes())
+            self._bounds = {
+                "cpu": (cpu_workers[0], cpu_workers[1] or usual.cpu_workers),
+                "model": (model_workers[0], model_workers[1] or usual.model_workers),
+            }
         if model_resources is not None:
             model_resources = {"num_gpus": 0, **model_resources}
         elif setting.get("device") != "cuda":
@@ -153,11 +160,10 @@ class RayEngine:
 
     def _here(self) -> dict[str, Any]:
         """Return what a Ray on this machine needs to have for the most workers; they share the real cores."""
-        counts = {name: most or cores() for name, (_, most) in self._bounds.items()}
         needed: dict[str, float] = {}
         for name, ask in self._asks.items():
             for resource, amount in ask.items():
-                needed[resource] = needed.get(resource, 0.0) + counts[name] * amount
+                needed[resource] = needed.get(resource, 0.0) + (self._bounds[name][1] or 1) * amount
         own = {name: amount for name, amount in needed.items() if name not in _NAMED}
         return {"num_cpus": needed["num_cpus"], "resources": own}
 

@@ -191,6 +191,7 @@ def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetim
     }  # fmt: skip
     images = {image["name"]: _image(image, found, artefacts) for image in exam["images"]}
     mirrored = [image["mirrored"] for image in images.values() if image["mirrored"] is not None]
+    predictions = sorted(shown["predictions"], key=lambda row: list(rows).index(row["step"]))
     status, reasons = _status(exam["refusal"], shown["steps"])
     return {
         "exam_id": exam["exam_id"],
@@ -199,7 +200,7 @@ def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetim
         "horizontal_flip": ("YES" if all(mirrored) else "NO") if mirrored else None,
         "notes": list(exam["notes"] or []),
         "images": images,
-        "predictions": [_prediction(row) for row in shown["predictions"]],
+        "predictions": [_prediction(row) for row in predictions],
         "steps": [_step(row, about.get(row["step"], {})) for row in shown["steps"]],
         "as_of": _iso(shown["as_of"]),
         "notice": RESEARCH_NOTICE,

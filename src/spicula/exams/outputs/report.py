@@ -10,7 +10,8 @@ from typing import Any
 import spicula
 from spicula import evaluation, files
 from spicula.errors import UsageError
-from spicula.exams.outputs.detail import ExamDetail, ImageDetail, PredictionDetail
+from spicula.exams.artefacts import Artefacts
+from spicula.exams.outputs.detail import ExamDetail, ImageDetail, PredictionDetail, pictures_of
 from spicula.exams.outputs.views import View, hang, show
 from spicula.exams.stages.visualize import BENIGN_COLOR, MALIGNANT_COLOR, OPACITY
 from spicula.exams.types import HANGING
@@ -25,21 +26,26 @@ _HEADINGS = {"ok": "", "refused": "{part}refused", "failed": "{part}failed", "in
 _TARGETS = ("malignant", "benign")
 
 
-def write(detail: ExamDetail, pictures: Mapping[str, View], to: Path) -> None:
+def write(detail: ExamDetail, artefacts: Artefacts, to: Path) -> Path:
     """Write the report of one exam as one self-contained HTML file, atomically.
 
     Whatever text the exam carries is escaped; the page loads nothing from anywhere and works without its script.
 
     Args:
         detail: of the exam. One that was refused or failed gets a report too, with the reason.
-        pictures: image name -> what is shown of it, see `detail.pictures_of`; images without one are named.
-        to: the file.
+        artefacts: of its workspace, for the pictures.
+        to: a folder.
+
+    Returns:
+        `report.html` in that folder.
 
     Raises:
         UsageError: jinja2 is not installed.
-        SpiculaError: the file cannot be written.
+        SpiculaError: an artefact is missing or damaged, or the file cannot be written.
     """
-    files.write_text(to, render(detail, pictures))
+    path = to / "report.html"
+    files.write_text(path, render(detail, pictures_of(detail, artefacts)))
+    return path
 
 
 def render(detail: ExamDetail, pictures: Mapping[str, View], when: datetime | None = None) -> str:
@@ -47,7 +53,7 @@ def render(detail: ExamDetail, pictures: Mapping[str, View], when: datetime | No
 
     Args:
         detail: see `write`.
-        pictures: see `write`.
+        pictures: image name -> what is shown of it; images without one are named.
         when: the time that the page carries; None: now.
 
     Raises:
@@ -156,7 +162,10 @@ def _notes(detail: ExamDetail) -> list[tuple[str, str]]:
 
 
 def _models(detail: ExamDetail) -> list[dict[str, Any]]:
-    """The models behind the scores, each with the step that gave them."""
-    steps = {step["model"]: step for step in detail["steps"] if step["model"] is not None}
+    """The networks behind the scores and the heatmaps, each with the step that ran it."""
     bundles = {one["model"]: one["bundle"] for one in detail["predictions"]}
-    return [{"name": name, "bundle": bundles.get(name), "step": step} for name, step in steps.items()]
+    return [
+        {"name": step["model"] or step["stage"], "bundle": bundles.get(step["model"] or ""), "step": step}
+        for step in detail["steps"]
+        if step["models"]
+    ]

@@ -7,28 +7,14 @@ mended safely is refused. Marks beside the breast are dealt with later, by `mark
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from spicula.exams.stages.background import LARGEST_NOISE, Background, find_background
 from spicula.exams.stages.frames import frame_of, without
-from spicula.exams.stages.morphology import Mask, largest_component
+from spicula.exams.stages.morphology import Mask
+from spicula.exams.stages.polarity import black_background, sides_of
 from spicula.exams.types import Image, RefusedExamError
 
-#: Standard deviations above a noisy background up to which a value belongs to it: one pixel in 3 million is beyond.
-DEVIATIONS = 5
-#: The same of the median of 5 x 5 pixels. Right beside an edge it is the third largest of 15 pixels of background: one
-#: in 200 is beyond. Away from edges it varies by a quarter of the noise (sqrt(pi / 2 / 25), Cramér (1946), Mathematical
-#: Methods of Statistics, on quantiles), and none is.
-OF_MEDIAN = 2
-#: At least this share of what is not background lies on one side of it: above it in an image, below it in an inverted
-#: one. The rest is for specks and marks of the other sign.
-ONE_SIDED = 0.95
-#: Breast fades into the background: the median of its outermost pixels is at most this share of that deep inside. It is
-#: 0.04 to 0.06 in a real exam and up to 0.6 in small phantoms. In an image that is not inverted, but has white painted
-#: around its breast, it is above 1 once that is turned over.
-FADES = 0.8
-_EDGE = (2, 5)  # pixels from the background, city-block
 #: A breast covers at least this share of its image, as in `imaging.breast`: smaller things are labels. A small breast
 #: on a detector of 24 by 30 cm covers ten times as much.
 LEAST_SHARE = 0.01
@@ -69,12 +55,10 @@ def clean(image: Image) -> Cleaned:
         if background is None:
             notes.append(_check_black(pixels))
             return Cleaned(pixels, origin, tuple(notes))
-        if _is_inverted(pixels, background):
-            pixels, background = _turned_over(pixels)
-            notes.append("it was inverted (a white background, as of MONOCHROME1 left as it is): turned over")
         if background.level or background.noise:
-            pixels, note = _blackened(pixels, background)
-            notes.append(note)
+            _check_contrast(pixels, background)
+            pixels, of_background = black_background(pixels, background)
+            notes += of_background
     except RefusedExamError as error:
         raise RefusedExamError(f"{image.name} ({image.view}): {error}") from error
     return Cleaned(pixels, origin, tuple(notes))
@@ -128,83 +112,7 @@ def _check_black(pixels: np.ndarray) -> str:
     return f"its background is not even ({100 * black:.0f} % of its border is black): left as it is"
 
 
-def _is_inverted(pixels: np.ndarray, background: Background) -> bool:
-    """Return whether the background is brighter than everything else.
-
-    Raises:
-        RefusedExamError: there is brighter and darker than it.
-    """
-    if background.level == 0:
-        return False
-    reach = DEVIATIONS * background.noise
-    below = int(np.count_nonzero(pixels < background.level - reach))
-    above = int(np.count_nonzero(pixels > background.level + reach))
-    if above + below < LEAST_SHARE * pixels.size:
-        share = 100 * (above + below) / pixels.size
-        raise RefusedExamError(f"no breast: only {share:.1f} % of it stands out from its background")
-    if above >= ONE_SIDED * (above + below):
-        return False
-    if below >= ONE_SIDED * (above + below):
-        return True
-    share = 100 * below / (above + below)
-    raise RefusedExamError(
-        f"its background ({background.level}) is neither dark nor bright: {share:.0f} % of what is not background is"
-        " darker, the rest brighter; it shows no breast, or its background was changed: set what is not breast to 0"
-    )
-
-
-def _turned_over(pixels: np.ndarray) -> tuple[np.ndarray, Background]:
-    """Return an inverted image the right way.
-
-    Raises:
-        RefusedExamError: it is not that, but has something bright painted around its breast.
-    """
-    turned = pixels.max() - pixels
-    background = find_background(turned)
-    assert background is not None  # it is the one that was found before
-    black = _blackened(turned, background)[0] if background.level or background.noise else turned
-    breast = largest_component(np.asarray(black > 0).view(np.uint8))
-    assert breast is not None  # most of what is not background is darker than it
-    depth = cv2.distanceTransform(breast, cv2.DIST_L1, 3, dstType=cv2.CV_8U)
-    edge, inner = black[(depth >= _EDGE[0]) & (depth <= _EDGE[1])], black[depth > depth.max() / 2]
-    if edge.size == 0 or np.median(edge) > FADES * np.median(inner):
-        raise RefusedExamError(
-            "its background is white, but the breast does not fade into it as in an inverted image: whether the image"
-            " is inverted cannot be told; set what is not breast to 0"
-        )
-    return turned, background
-
-
-def _blackened(pixels: np.ndarray, background: Background) -> tuple[np.ndarray, str]:
-    """Return an image whose background is 0, and what was done."""
-    level, noise = background.level, background.noise
-    if noise == 0:
-        darker = int(np.count_nonzero(pixels < level))
-        if not darker:
-            return pixels - pixels.dtype.type(level), f"its background was {level}: that was subtracted everywhere"
-        outside = _outside(np.asarray(pixels == level).view(np.uint8))
-        return (
-            np.where(outside, pixels.dtype.type(0), pixels),
-            f"its background was {level}, and {darker} pixels are darker: the background alone was set to 0",
-        )
-    # It leaves edges where they are.
-    smooth = cv2.medianBlur(np.ascontiguousarray(pixels), 5)
-    outside = _outside(np.asarray(smooth <= level + OF_MEDIAN * noise + 0.5).view(np.uint8))
-    # Within the breast nothing may become 0, or the erosion would tear holes there.
-    risen = np.maximum(pixels.astype(np.int32) - level, 1).astype(pixels.dtype)
-    return (
-        np.where(outside, pixels.dtype.type(0), risen),
-        f"its background was noise around {level} (standard deviation {noise:.1f}): it was set to 0"
-        + (f", and {level} subtracted from the breast" if level else ""),
-    )
-
-
-def _outside(dark: Mask) -> np.ndarray:
-    """Return which of the dark pixels are connected to the border of the image: (H, W) bool."""
-    count, labels = cv2.connectedComponents(dark, connectivity=4)
-    meets = np.zeros(count, bool)
-    for line in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        meets[np.unique(line)] = True
-    meets[0] = False
-    outside: np.ndarray = meets[labels]
-    return outside
+def _check_contrast(pixels: np.ndarray, background: Background) -> None:
+    share = sum(sides_of(pixels, background))
+    if share < LEAST_SHARE:
+        raise RefusedExamError(f"no breast: only {100 * share:.1f} % of it stands out from its background")

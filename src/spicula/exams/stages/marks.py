@@ -15,8 +15,8 @@ LEAST_MARK = 100
 #: An area of one value, in which a square of this side fits, and so many pixels beside which are black: that is written
 #: over the picture. Tissue is nowhere that even beside the background: in a real exam not a single pixel is.
 FLAT, BORDERS_ON_BLACK = 5, 10
-#: Writing is at least this share of the brightest values (99th percentile). Darker even areas are what lossy compression
-#: makes of the background beside the breast.
+#: Writing is at least this share of the brightest values (99th percentile). Darker even areas are what lossy
+#: compression makes of the background beside the breast.
 BRIGHT = 0.1
 
 
