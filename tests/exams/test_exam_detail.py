@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +149,10 @@ def test_blocks_divide_a_heatmap_without_gap_or_overlap(height, width):
     assert found["std"] == pytest.approx(heat.std(), abs=1e-6)
     assert found["max"] == heat.max()
     assert blocks[0, 0] == pytest.approx(heat[: height // 8, : width // 8].mean(), abs=1e-6)
+
+
+def test_every_key_is_documented(detail):
+    page = (Path(__file__).parent.parent.parent / "docs" / "exam-outputs.md").read_text(encoding="utf-8")
+    image, step = next(iter(detail["images"].values())), detail["steps"][0]
+    keys = {*detail, *image, *image["heatmap_benign"], *detail["predictions"][0], *step}
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []

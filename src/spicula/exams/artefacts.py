@@ -46,6 +46,10 @@ def is_remote(place: str) -> bool:
     return "://" in place
 
 
+class LostArtefactError(SpiculaError):
+    """An artefact that the ledger names is missing or damaged: it concerns its exam alone."""
+
+
 class Artefacts:
     """A content-addressed store in a folder, `s3://` or `gs://`: a name is the SHA-256 of the content and a suffix.
 
@@ -86,11 +90,12 @@ class Artefacts:
         """Return the content of that name.
 
         Raises:
-            SpiculaError: it is not there, or is not what it was.
+            LostArtefactError: it is not there, or is not what it was.
+            SpiculaError: the store cannot be read.
         """
         data = self._read(name)
         if hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
-            raise SpiculaError(
+            raise LostArtefactError(
                 f"{self._place(name)} is damaged: its content is not what its name says; restore it from a copy, "
                 "or start with an empty workspace"
             )
@@ -108,7 +113,8 @@ class Artefacts:
         """Return the JSON values of that SHA-256.
 
         Raises:
-            SpiculaError: they are not there, or are not what they were.
+            LostArtefactError: they are not there, or are not what they were.
+            SpiculaError: the store cannot be read.
         """
         return json.loads(self.get(f"{digest}.json"))
 
@@ -139,7 +145,7 @@ class Artefacts:
         try:
             return Path(place).read_bytes() if self._remote is None else bytes(self._remote.cat_file(place))
         except (FileNotFoundError, NotADirectoryError):
-            raise SpiculaError(
+            raise LostArtefactError(
                 f"{place} is missing, though the ledger names it; restore it from a copy, "
                 "or start with an empty workspace"
             ) from None

@@ -160,8 +160,8 @@ class _Book:
 
 @contextmanager
 def _started(engine: Engine) -> Iterator[Engine]:
-    engine.start()
     try:
+        engine.start()
         yield engine
     finally:
         engine.stop()

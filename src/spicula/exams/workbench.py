@@ -16,7 +16,7 @@ from spicula.bundle.screening import ScreeningBundle, ScreeningSettings
 from spicula.convert import png
 from spicula.errors import RejectedImageError, SpiculaError
 from spicula.exams import reading
-from spicula.exams.artefacts import Artefacts
+from spicula.exams.artefacts import Artefacts, LostArtefactError
 from spicula.exams.own_model import classify_own
 from spicula.exams.stages import classify as classifying
 from spicula.exams.stages import heatmaps as heating
@@ -83,7 +83,7 @@ class Workbench:
         reason. Only what is nobody's fault here is raised.
 
         Raises:
-            SpiculaError: models or artefacts cannot be read or written.
+            SpiculaError: a model cannot be loaded, or the store of artefacts cannot be read or written.
         """
         started = time.time()
         status, outputs, error, scores = "ok", None, None, list[dict[str, Any]]()
@@ -93,6 +93,8 @@ class Workbench:
             scores = manifest.get("scores", [])
         except (RefusedExamError, RejectedImageError) as reason:
             status, error = "refused", str(reason)
+        except LostArtefactError as reason:
+            status, error = "failed", str(reason)
         except SpiculaError:
             raise
         except MemoryError:

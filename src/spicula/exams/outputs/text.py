@@ -122,6 +122,10 @@ def _time(value: datetime) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def _took(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s"
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:+.4f}" if value < 0 else f"{value:.4f}"
 
