@@ -1,9 +1,9 @@
-"""Seconds and peak memory of `status` and of planning a run with nothing to do, with many exams in the ledger.
+"""Seconds and peak memory of `exams status` and of planning a run with nothing to do, with many exams in the ledger.
 
 The ledger is made here, rows only: exams of four images, the six steps of the four-view classifier and one of a model
 trained by Spicula, all done, keys and digests as a run makes them, and the scores. Its last rows come in small commits,
 as they do from runs. Each figure is that of a fresh process, start included; `nothing` is such a process that only
-imports the ledger.
+imports the ledger. `status` includes the list of what failed.
 
 The result goes to stdout as JSON, a table for people to stderr.
 
@@ -80,6 +80,7 @@ def _one(way: str, folder: Path) -> dict[str, Any]:
         ledger = Ledger.open(folder / "workspace")
         if way == "status":
             status = ledger.status()
+            assert ledger.problems() == []
             assert all(count["done"] == status["exams"] for count in status["steps"].values())
             rows = {"exams": status["exams"], "steps": sum(count["done"] for count in status["steps"].values())}
         else:

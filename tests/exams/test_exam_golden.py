@@ -52,19 +52,29 @@ def images(test_data, golden):
 
 @pytest.fixture(scope="session")
 def bundle(reference, tmp_path_factory):
-    """The published architecture with weights from the recipe, imported as users import the published files."""
-    from spicula.bundle.screening.importing import import_exam
+    """The published architecture with weights from the recipe; without the long comparison that an import ends with."""
+    from safetensors.torch import save
+
+    from spicula.bundle.screening import graphs, writing
     from spicula.models.screening import patches
     from spicula.models.screening.view_wise import ViewWise
 
     spec = importlib.util.spec_from_file_location("seeded_weights", reference / "seeded_weights.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    folder = tmp_path_factory.mktemp("seeded")
-    for name, network in {"patch": patches.build(), "image": ViewWise(1), "image_heatmaps": ViewWise(3)}.items():
-        torch.save({"model": recipe.seeded_state_dict(network)}, folder / f"{name}.pt")
-    files = [folder / f"{name}.pt" for name in ("patch", "image", "image_heatmaps")]
-    return import_exam(*files, folder / "bundle", licence="none", version="1")
+    networks = {"patch": patches.build(), "image-only": ViewWise(1), "image-and-heatmaps": ViewWise(3)}
+    converted, weights = {}, {}
+    for role, one in networks.items():
+        one.load_state_dict(recipe.seeded_state_dict(one))
+        converted |= graphs.convert(role, one.eval(), SETTINGS)
+        weights[role] = save(one.state_dict())
+    return writing.write(
+        tmp_path_factory.mktemp("seeded") / "bundle",
+        name="seeded",
+        settings=SETTINGS,
+        graphs=converted,
+        weights=weights,
+    )
 
 
 @pytest.fixture(scope="session")

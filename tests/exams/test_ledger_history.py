@@ -1,7 +1,9 @@
 """What the ledger says of the past, and how models differ."""
 
+import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from ledger_runs import digest, exam, run, steps, work
@@ -255,3 +257,33 @@ def test_a_model_that_scores_without_bundle_is_one_too(ledger):
     run(ledger, bare, [exam("a")])
     assert ledger.diff("both", "image-only").num_rows == 4
     assert len(list(work(ledger.plan(bare).left, bare))) == 0
+
+
+# other programs
+
+
+def examples():
+    text = (Path(__file__).parents[2] / "docs" / "exam-ledger.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch, number, capsys):
+    code = examples()[number]
+    if "duckdb" in code:
+        pytest.importorskip("duckdb", reason="an example of the documentation reads the ledger with DuckDB")
+    ledger = Ledger.open(tmp_path / "WS", create=True)
+    run(ledger, steps(), [exam(f"{n}") for n in range(9)])
+    high = [row for row in ledger.predictions().to_pylist() if row["score"] > 0.5]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    if number == 0:
+        assert names["high"]["score"].to_pylist() == sorted((row["score"] for row in high), reverse=True)
+        assert set(names["slow"]["step"].to_pylist()) == {step.name for step in steps()}
+    else:
+        assert str(max(row["score"] for row in high if row["target"] == "malignant"))[:8] in capsys.readouterr().out
+
+
+def test_all_examples_are_tried():
+    assert len(examples()) == 2

@@ -126,6 +126,12 @@ def test_resources_are_those_of_the_published_deployment():
     assert all(spec["autoscaling"] for spec in specs.values())
 
 
+def test_a_poison_exam_is_tried_three_times_and_holds_up_nobody():
+    for spec in pachyderm.specifications(IMAGE).values():
+        assert spec["datum_tries"] == 3
+        assert subprocess.run(spec["transform"]["err_cmd"], check=False).returncode == 0
+
+
 def test_without_a_gpu_none_is_asked_for():
     specs = pachyderm.specifications(IMAGE, device="cpu")
     assert not [name for name, spec in specs.items() if "resource_limits" in spec]

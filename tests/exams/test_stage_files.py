@@ -102,11 +102,18 @@ def test_a_stage_again_gives_the_same_bytes(finished, staged, tmp_path):
     assert contents(tmp_path) == contents(staged[0])
 
 
-def test_a_folder_without_images_of_an_exam_is_refused_by_name(tmp_path):
-    small_exam(tmp_path / "in" / "good", seed=1)
-    (tmp_path / "in" / "empty").mkdir()
+@pytest.mark.parametrize("beside_a_good_one", [True, False])
+def test_a_folder_without_images_of_an_exam_is_refused_by_name(tmp_path, beside_a_good_one):
+    if beside_a_good_one:
+        small_exam(tmp_path / "in" / "good", seed=1)
+    (tmp_path / "in" / "empty").mkdir(parents=True)
+    (tmp_path / "in" / "broken").mkdir()
+    (tmp_path / "in" / "broken" / "L_CC.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
     outcome = run_stage("crop", [tmp_path / "in"], tmp_path / "crop", options=WITHOUT_MODELS)
-    assert outcome.refused == [{"exam": "empty", "reason": "no image of a four-view exam in it"}]
+    broken, empty = outcome.refused
+    assert outcome.exams == 2 + beside_a_good_one
+    assert empty == {"exam": "empty", "reason": "no image of a four-view exam in its folder"}
+    assert broken["exam"] == "broken" and broken["reason"]
     assert content(tmp_path / "crop" / "empty" / "crop.json")["status"] == "refused"
 
 

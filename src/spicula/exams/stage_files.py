@@ -272,7 +272,8 @@ def _exams_of_images(source: Path, options: StageOptions) -> dict[str, ExamInput
     """Return the exam in every folder below `source`, by the folder's name; one without images is refused."""
     from spicula.exams import intake
 
-    found = intake.read(source, single_image=options.mode == "single-image")
+    listing, single = intake.list_files(source), options.mode == "single-image"
+    found = intake.read_listing(source, listing, intake.Known(), single_image=single)
     exams: dict[str, list[ExamInput]] = {}
     for exam in found.exams:
         for name in {Path(image.path).relative_to(source.absolute()).parts[0] for image in exam.images}:
@@ -283,8 +284,15 @@ def _exams_of_images(source: Path, options: StageOptions) -> dict[str, ExamInput
         if len({exam.exam_id for exam in here}) > 1:
             ids = ", ".join(sorted(exam.exam_id for exam in here))
             raise SpiculaError(f"{folder} holds several exams ({ids}); every exam needs a folder of its own")
-        result[folder.name] = here[0] if here else ExamInput(folder.name, (), "no image of a four-view exam in it")
+        result[folder.name] = here[0] if here else _without_images(folder.name, found.problems)
     return result
+
+
+def _without_images(name: str, problems: Sequence[Mapping[str, str]]) -> ExamInput:
+    """Return a folder that holds no exam as one that is refused, so that the stages after this one hear of it."""
+    reasons = [one["reason"] for one in problems if Path(one["path"]).parts[:1] == (name,)]
+    said = f"; {len(reasons)} files cannot be used, the first: {reasons[0]}" if reasons else ""
+    return ExamInput(name, (), f"no image of a four-view exam in its folder{said}")
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -49,6 +49,8 @@ class Ledger:
         self._final = writing.Keys(self._tables["steps"], ds.field("status") != "failed")
         self._scored = writing.Keys(self._tables["predictions"])
         self._commits = 0
+        # the last walk over all exams, and what it was asked: status and problems are mostly asked for together
+        self._walked: tuple[Any, planning.Walk] | None = None
 
     @classmethod
     def open(
@@ -338,6 +340,10 @@ class Ledger:
     def _walk(
         self, steps: Sequence[Step], exam_ids: Sequence[str] | None = None, retry_failed: bool = False
     ) -> planning.Walk:
+        asked = (self._tables["exams"].commits, self._tables["steps"].commits, [step.as_json() for step in steps])
+        everything = exam_ids is None and not retry_failed
+        if everything and self._walked is not None and self._walked[0] == asked:
+            return self._walked[1]
         exams = latest(self._tables["exams"].read(["exam_id", "digest", "refusal", "commit"]), "exam_id")
         if exam_ids is not None:
             rows = pc.index_in(pa.array(exam_ids, pa.string()), value_set=exams["exam_id"].combine_chunks())
@@ -345,7 +351,9 @@ class Ledger:
                 raise UsageError(f"the workspace has no exam {exam_ids[rows.is_null().index(True).as_py()]}")
             exams = exams.take(pa.array(np.unique(rows)))
         results = settled(self._tables["steps"].read(["step", "key", "status", "outputs", "commit"]))
-        return planning.walk(exams, results, steps, retry_failed)
+        found = planning.walk(exams, results, steps, retry_failed)
+        self._walked = (asked, found) if everything else None
+        return found
 
     def _count(self, found: planning.Walk, steps: Sequence[Step]) -> dict[str, Count]:
         columns = ["exam_id", "images", "models", "version", "parameters", "commit"]

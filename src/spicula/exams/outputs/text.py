@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from spicula.exams.outputs.detail import ExamDetail, StepDetail
+from spicula.exams.outputs.detail import ExamDetail
 
 #: Rows of a table that are printed; JSON has them all.
 MOST_ROWS = 20
@@ -50,7 +50,14 @@ def exam(detail: ExamDetail) -> str:
         lines += ["", *_aligned([("model", "side", "target", "score", "digest"), *scores])]
     lines += ["", *_aligned([("image", "view", "sha256"), *_images(detail)])]
     steps = [
-        (one["step"], str(one["version"] or "-"), one["status"], one["time"] or "-", _took(one), one["engine"] or "-")
+        (
+            one["step"],
+            str(one["version"] or "-"),
+            one["status"],
+            one["time"] or "-",
+            _took(one["seconds"]),
+            one["engine"] or "-",
+        )
         for one in detail["steps"]
     ]
     if steps:
@@ -60,10 +67,6 @@ def exam(detail: ExamDetail) -> str:
         *(f"{name}: {one}" for name, image in detail["images"].items() for one in image["notes"]),
     ]
     return "\n".join([*lines, *(["", *notes] if notes else []), "", detail["notice"]])
-
-
-def _took(step: StepDetail) -> str:
-    return "-" if step["seconds"] is None else f"{step['seconds']:.1f} s"
 
 
 def _images(detail: ExamDetail) -> list[tuple[str, ...]]:
