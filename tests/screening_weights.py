@@ -1,6 +1,5 @@
-"""Weight files in the forms in which the four-view classifier was published, with random or seeded numbers."""
+"""Weight files in the forms in which the four-view classifier was published, with random numbers."""
 
-import importlib.util
 import re
 import zlib
 from pathlib import Path
@@ -54,11 +53,3 @@ def reference(test_data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("needs the folder reference beside the test data")
     return folder
-
-
-def seeded_state(test_data: Path, net):
-    """The state_dict that the golden values were made with."""
-    spec = importlib.util.spec_from_file_location("seeded_weights", reference(test_data) / "seeded_weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.seeded_state_dict(net)

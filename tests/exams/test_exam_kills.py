@@ -1,4 +1,7 @@
-"""`kill -9` of the driver and of workers, again and again: the same command ends with the same scores (promises 10, 14)."""
+"""`kill -9` of the driver and of workers, again and again: the same command ends with the same scores.
+
+Promises 10 and 14.
+"""
 
 import os
 import random
