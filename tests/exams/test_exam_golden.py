@@ -108,6 +108,11 @@ def points(crops):
 
 
 @pytest.fixture(scope="session")
+def exam(crops, points):
+    return crops, points
+
+
+@pytest.fixture(scope="session")
 def heat(crops, network):
     """Scores of patches, by precision."""
     made = {}
@@ -170,24 +175,24 @@ def test_heatmaps(crops, heat, golden):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_predictions_of_the_image_only_model(precision, crops, points, network, golden):
-    found = classify(crops, points, None, angles(network, "image-only", precision), SETTINGS)
+def test_predictions_of_the_image_only_model(precision, exam, network, golden):
+    found = classify(*exam, None, angles(network, "image-only", precision), SETTINGS)
     check_scores(found, golden["image"], SCORE_TOLERANCE[precision])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_predictions_of_the_model_with_heatmaps(precision, crops, points, heat, network, golden):
+def test_predictions_of_the_model_with_heatmaps(precision, exam, heat, network, golden):
     networks = angles(network, "image-and-heatmaps", precision)
-    found = classify(crops, points, heat(precision), networks, SETTINGS)
+    found = classify(*exam, heat(precision), networks, SETTINGS)
     check_scores(found, golden["imageheatmaps"], SCORE_TOLERANCE[precision])
 
 
 @pytest.mark.slow
-def test_mirrored_images_have_mirrored_geometry_and_the_same_scores(images, crops, points, network, heat, golden):
+def test_mirrored_images_have_mirrored_geometry_and_the_same_scores(images, exam, network, heat, golden):
     turned = crop([Image(one.name, one.view, one.pixels[:, ::-1], True) for one in images], SETTINGS)
     turned_points = centers(turned, SETTINGS)
-    for image, before, after, was, now in zip(images, crops, turned, points, turned_points, strict=True):
+    for image, before, after, was, now in zip(images, exam[0], turned, exam[1], turned_points, strict=True):
         width = image.pixels.shape[1]
         # In images that point to the left the published procedure counts distances from 1, elsewhere from 0.
         more = 1 if image.view.startswith("L") else -1

@@ -26,7 +26,8 @@ ARTEFACTS = 4 + 4 + 4 + 6
 def start(source: Path, workspace: Path, bundle: Path, engine: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "spicula", "exams", "run", str(source), "--workspace", str(workspace)]
     command += ["--bundle", str(bundle), "--engine", engine, "--cpu-workers", "1", "--model-workers", "1"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    with workspace.with_suffix(".log").open("w") as log:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
 
 
 def below(process: int) -> list[tuple[int, str]]:
@@ -94,17 +95,16 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp_p
             time.sleep(0.02)
         if number % 2 or not victims:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.wait()
             process = start(source, noisy, bundle, engine)
             killed["driver"] += 1
         else:
             os.kill(chance.choice(victims), signal.SIGKILL)
             killed["worker"] += 1
-    _, errors = process.communicate(timeout=900)
-    if process.returncode:
+    if process.wait(900):
         process = start(source, noisy, bundle, engine)
-        _, errors = process.communicate(timeout=900)
-    assert process.returncode == 0, errors.decode()[-2000:]
+        process.wait(900)
+    assert process.returncode == 0, noisy.with_suffix(".log").read_text()[-2000:]
     scores, steps = tables(noisy)
     assert scores == undisturbed
     kept = [row["key"] for row in steps if row["status"] != "failed"]
