@@ -43,11 +43,11 @@ def exam(detail: ExamDetail) -> str:
     """Return one exam: scores, steps, images, and what was found odd."""
     lines = [f"{detail['exam_id']}: {detail['status']}", *(f"  {reason}" for reason in detail["reasons"])]
     scores = [
-        (one["model"], one["side"], one["target"], f"{one['score']:.4f}", one["model_digest"][:_SHORT])
+        (one["model"], one["side"], one["target"], f"{one['score']:.4f}", one["bundle"][:_SHORT])
         for one in detail["predictions"]
     ]
     if scores:
-        lines += ["", *_aligned([("model", "side", "target", "score", "digest"), *scores])]
+        lines += ["", *_aligned([("model", "side", "target", "score", "bundle"), *scores])]
     lines += ["", *_aligned([("image", "view", "sha256"), *_images(detail)])]
     steps = [
         (
