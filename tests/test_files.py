@@ -81,7 +81,7 @@ def test_a_folder_is_synced_before_it_appears_and_its_parents_after(tmp_path, mo
         synced.append("renamed")
         return rename(path, to)
 
-    monkeypatch.setattr(files, "_sync", note_sync)
+    monkeypatch.setattr(files, "sync", note_sync)
     monkeypatch.setattr(Path, "rename", note_rename)
     files.place_folder(folder, target)
     assert synced == [folder / "c", folder, "renamed", target.parent, tmp_path]

@@ -129,7 +129,8 @@ class Bench:
         elif how == "full":
             raise SpiculaError("the disk is full")
         elif how == "hungry":
-            ctypes.memset(ctypes.create_string_buffer(2**29), 1, 2**29)
+            held = ctypes.create_string_buffer(2**29)
+            ctypes.memset(held, 1, 2**29)
             time.sleep(600)
         elif how == "meet":  # done when its counterpart in the other pool is under way, and not before
             while len(list(self.folder.glob(f"begun-{exam}-*-1"))) < 2:
