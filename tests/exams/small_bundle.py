@@ -31,6 +31,7 @@ def small_bundle(
     settings: ScreeningSettings = SMALL,
     name: str = "small",
     heatmap_threshold: float | None = None,
+    symmetric: bool = False,
 ) -> Path:
     """Write the bundle, and return its folder.
 
@@ -44,6 +45,7 @@ def small_bundle(
         settings: of the stages.
         name: of the model.
         heatmap_threshold: of segmentations.
+        symmetric: the classifiers treat both breasts alike, as the published ones were trained to, but need not.
     """
     seeds = {layout.PATCH: patch_seed, layout.IMAGE_ONLY: image_seed, layout.IMAGE_AND_HEATMAPS: image_heatmaps_seed}
     roles = layout.ROLES if heatmaps else (layout.IMAGE_ONLY,)
@@ -54,6 +56,8 @@ def small_bundle(
         tensors = {}
         for graph in layout.graphs_of(role):
             made = _weights(rng, layout.CHANNELS[role], 4 if role == layout.PATCH else 8)
+            if symmetric and role != layout.PATCH:
+                _make_symmetric(made)
             graphs[graph] = _patch(made, settings.patch) if role == layout.PATCH else _angle(made)
             tensors |= {f"{graph}.{key}": value for key, value in made.items()}
         weights[role] = save(tensors)
@@ -77,6 +81,13 @@ def _weights(rng, channels, outputs):
         "weights": rng.normal(0, 1.5, (features, outputs)).astype(np.float32),
         "offset": rng.normal(0, 0.5, outputs).astype(np.float32),
     }
+
+
+def _make_symmetric(made):
+    """Give the right breast's outputs what the left one's have, with the features of the two breasts exchanged."""
+    for left, right in ((slice(0, 2), slice(2, 4)), (slice(4, 6), slice(6, 8))):
+        made["weights"][:, right] = np.roll(made["weights"][:, left], _FILTERS, axis=0)
+        made["offset"][right] = made["offset"][left]
 
 
 def _features(image):

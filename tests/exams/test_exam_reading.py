@@ -13,7 +13,7 @@ from spicula.bundle.screening.settings import ScreeningSettings
 from spicula.convert import png
 from spicula.errors import RejectedImageError
 from spicula.exams import reading
-from spicula.exams.reading import encode_crop, read_crop, read_image, to_16_bits
+from spicula.exams.reading import StaleImageError, encode_crop, read_crop, read_image, to_16_bits
 from spicula.exams.stages.crop import crop
 from spicula.exams.types import VIEWS, ImageFile, RefusedExamError
 from spicula.files import sha256_file
@@ -93,13 +93,19 @@ def test_the_frame_that_is_asked_for_is_read(tmp_path):
     np.testing.assert_array_equal(read_image(file).pixels, pages[1])
 
 
-def test_a_file_that_changed_is_refused(tmp_path):
+def stale(file: ImageFile) -> str:
+    with pytest.raises(StaleImageError) as caught:
+        read_image(file)
+    return str(caught.value)
+
+
+def test_a_file_that_changed_is_stale(tmp_path):
     file = write(tmp_path / "a.png", np.ones((4, 5), np.uint16))
     write(tmp_path / "a.png", np.full((4, 5), 2, np.uint16))
-    assert refusal(file) == "a (L-CC): it changed after it was indexed; index the images again"
+    assert stale(file) == "a (L-CC): it changed after it was indexed; index the images again"
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+def test_a_file_that_changes_while_it_is_read_is_stale(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     file = write(path, np.ones((4, 5), np.uint16))
 
@@ -108,13 +114,13 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
         return read_pixels(asked, frame)
 
     monkeypatch.setattr(reading, "read_pixels", read_what_was_exchanged)
-    assert refusal(file) == "a (L-CC): it changed while it was read; index the images again"
+    assert stale(file) == "a (L-CC): it changed while it was read; index the images again"
 
 
-def test_a_file_that_is_gone_is_refused(tmp_path):
+def test_a_file_that_is_gone_is_stale(tmp_path):
     file = write(tmp_path / "a.png", np.ones((4, 5), np.uint16))
     (tmp_path / "a.png").unlink()
-    assert refusal(file) == "a (L-CC): its file is gone; index the images again"
+    assert stale(file) == "a (L-CC): its file is gone; index the images again"
 
 
 def test_what_the_disk_fails_to_give_is_no_refusal(tmp_path):

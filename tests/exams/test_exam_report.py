@@ -148,6 +148,16 @@ def test_operating_points_that_are_stated_are_shown():
     assert "image-and-heatmaps : no operating point stated." in shown
 
 
+def test_a_score_that_is_the_threshold_reaches_it():
+    threshold = 0.40000004  # a score of this much is 0.4000000 in the exam's detail
+    detail = exam_details.detail(
+        predictions=exam_details.predictions({("image-only", side, "malignant"): 0.4 for side in ("left", "right")})
+    )
+    step = next(one for one in detail["steps"] if one["model"] == "image-only")
+    step["about"]["operating_points"] = {"malignant": {"youden": threshold}}
+    assert "Left breast: reached; Right breast: reached." in page_of(detail).text()
+
+
 def test_single_images_have_scores_of_their_own():
     scores = {("image-only", view, target): 0.25 for view in ("L-CC", "R-CC") for target in ("benign", "malignant")}
     page = page_of(exam_details.detail(predictions=exam_details.predictions(scores)))

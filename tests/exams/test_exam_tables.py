@@ -2,6 +2,7 @@
 
 import csv
 import io
+from datetime import datetime, timedelta, timezone
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,19 +10,22 @@ from finished_workspace import BLACK, DONE, INCOMPLETE, finished_workspace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spicula import predictions
+from spicula import RESEARCH_NOTICE, predictions
 from spicula.errors import UsageError
 from spicula.exams.outputs import tables
 from spicula.exams.types import ExamInput, ImageFile
 
+WHEN = datetime(2026, 11, 21, 15, 4, 5, tzinfo=timezone(timedelta(hours=1)))
+BEHIND = ["exam", "model", "version", "model_digest", "time", "notice"]
 PUBLISHED = ["index", "left_benign", "right_benign", "left_malignant", "right_malignant"]
 
 
 def rows(exam, model="image-only", scores=(0.1, 0.2, 0.3, 0.4)):
     """Scores in the published order."""
     at = [("L", "benign"), ("R", "benign"), ("L", "malignant"), ("R", "malignant")]
+    common = {"exam_id": exam, "model": model, "bundle": "b" * 64, "version": "2", "time": WHEN}
     return [
-        {"exam_id": exam, "model": model, "bundle": "b" * 64, "side": side, "target": target, "score": score}
+        {**common, "side": side, "target": target, "score": score}
         for (side, target), score in zip(at, scores, strict=True)
     ]
 
@@ -42,12 +46,13 @@ def test_the_published_sample_output_comes_out_to_the_letter():
         (0.3765, 0.6483, 0.0909, 0.2579),
     ]
     found = tables.published([row for n, one in enumerate(scores) for row in rows(f"e{n}", scores=one)], "image-only")
+    behind = f"image-only,2,{'b' * 64},2026-11-21T14:04:05Z,Research use only. Not a medical device.\n"
     assert found == (
-        "index,left_benign,right_benign,left_malignant,right_malignant,exam\n"
-        "0,0.0580,0.0754,0.0091,0.0179,e0\n"
-        "1,0.0646,0.9536,0.0012,0.7258,e1\n"
-        "2,0.4388,0.3526,0.2325,0.1061,e2\n"
-        "3,0.3765,0.6483,0.0909,0.2579,e3\n"
+        "index,left_benign,right_benign,left_malignant,right_malignant,exam,model,version,model_digest,time,notice\n"
+        f"0,0.0580,0.0754,0.0091,0.0179,e0,{behind}"
+        f"1,0.0646,0.9536,0.0012,0.7258,e1,{behind}"
+        f"2,0.4388,0.3526,0.2325,0.1061,e2,{behind}"
+        f"3,0.3765,0.6483,0.0909,0.2579,e3,{behind}"
     )
 
 
@@ -87,8 +92,12 @@ def test_a_csv_of_a_workspace(finished, tmp_path):
         to, tables.scores_of(finished.ledger), tables.unscored_of(finished.ledger), "image-and-heatmaps"
     )
     found = list(csv.reader(to.read_text().splitlines()))
-    assert found[0] == [*PUBLISHED, "exam"]
-    assert [(row[0], row[-1]) for row in found[1:]] == [(str(n), exam) for n, exam in enumerate(DONE)]
+    assert found[0] == [*PUBLISHED, *BEHIND]
+    assert [(row[0], row[5]) for row in found[1:]] == [(str(n), exam) for n, exam in enumerate(DONE)]
+    (bundle,) = {one["bundle"] for one in finished.ledger.predictions().to_pylist()}
+    assert {(row[6], row[7], row[8], row[10]) for row in found[1:]} == {
+        ("image-and-heatmaps", "1", bundle, RESEARCH_NOTICE)
+    }
     scores = {
         (one["exam_id"], one["side"], one["target"]): one["score"]
         for one in finished.ledger.predictions().to_pylist()
@@ -134,15 +143,31 @@ def test_a_csv_needs_one_model(finished, tmp_path):
     with pytest.raises(UsageError, match="choose with --model one of image-and-heatmaps, image-only"):
         tables.write(tmp_path / "x.csv", tables.scores_of(finished.ledger), [])
     tables.write(tmp_path / "one.csv", rows("e"), [])
-    assert (tmp_path / "one.csv").read_text().endswith("0.4000,e\n")
+    assert "0.4000,e,image-only," in (tmp_path / "one.csv").read_text()
 
 
 def test_without_any_score_there_are_headings_alone(tmp_path):
     beside = tables.write(tmp_path / "none.csv", [], [])
-    assert (tmp_path / "none.csv").read_text() == ",".join([*PUBLISHED, "exam"]) + "\n"
+    assert (tmp_path / "none.csv").read_text() == ",".join([*PUBLISHED, *BEHIND]) + "\n"
     assert beside.read_text() == "exam_id,model,step,status,reason\n"
     tables.write(tmp_path / "none.parquet", [], [])
     assert predictions.read(tmp_path / "none.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize("model", [None, "image-only"])
+def test_where_every_exam_is_refused_all_are_listed(tmp_path, model):
+    refused = {"exam_id": "e", "model": "image-only", "step": "crop", "status": "refused", "reason": "no breast"}
+    beside = tables.write(tmp_path / "p.csv", [], [refused], model)
+    assert [row["exam_id"] for row in csv.DictReader(beside.read_text().splitlines())] == ["e"]
+    tables.write(tmp_path / "p.parquet", [], [refused], model)
+    assert pq.read_table(tmp_path / "p-unscored.parquet").num_rows == 1
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_model_that_no_run_had_is_refused_whatever_the_form(tmp_path, ending):
+    with pytest.raises(UsageError, match="'other'; there are some of image-only"):
+        tables.write(tmp_path / f"p{ending}", rows("e"), [], "other")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_endings_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from small_bundle import small_bundle
 from small_exams import small_exams
 
+from spicula import RESEARCH_NOTICE
 from spicula.cli import main
 
 pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
@@ -108,11 +109,14 @@ def test_diff_lists_the_largest_change_first(say, workspace):
         if row["exam_id"] == "exam-0000":
             where = row["side"], row["target"]
             assert row["change"] == pytest.approx(after[where] - before[where], abs=2e-7)
-    assert len(say("diff", *models).splitlines()) == 1 + len(rows)
+    *lines, blank, notice = say("diff", *models).splitlines()
+    assert len(lines) == 1 + len(rows)
+    assert (blank, notice) == ("", RESEARCH_NOTICE)
 
 
 def test_predictions_are_written_in_both_forms(say, tmp_path):
-    say("export", "predictions", "--model", "image-only", "--to", str(tmp_path / "p.csv"))
+    said = say("export", "predictions", "--model", "image-only", "--to", str(tmp_path / "p.csv"))
+    assert "p.csv: 2 exams; without scores:" in said and RESEARCH_NOTICE in said
     head, *rows = (tmp_path / "p.csv").read_text().splitlines()
     assert head.startswith("index,left_benign,right_benign,left_malignant,right_malignant")
     assert len(rows) == 2

@@ -5,6 +5,8 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from small_bundle import small_bundle
@@ -13,7 +15,11 @@ from small_exams import small_exam, small_exams
 from spicula import exams
 from spicula.cli import main
 from spicula.exams import EngineOptions, models
+from spicula.exams.own_model import classify_own
+from spicula.exams.reading import StaleImageError
 from spicula.exams.stages import STAGES
+from spicula.exams.types import ImageFile
+from spicula.files import sha256_file
 
 pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
 pytest.importorskip("openvino", reason="the networks need the extra exams")
@@ -137,3 +143,73 @@ def test_without_a_model_nothing_is_started(tmp_path, capsys):
     assert main(["exams", "run", str(source), "--workspace", str(tmp_path / "ws")]) == 2
     assert "--bundle" in capsys.readouterr().err
     assert not (tmp_path / "ws").exists()
+
+
+def test_a_file_that_is_gone_for_a_while_refuses_no_exam_for_good(tmp_path, monkeypatch):
+    source, workspace = small_exams(tmp_path / "in", range(2)), tmp_path / "ws"
+    bundle = small_bundle(tmp_path / "bundle")
+    path, elsewhere = source / "exam-0001" / "L_CC.png", tmp_path / "elsewhere.png"
+    engine_of = exams.engine_of
+
+    def without_the_file(*arguments):
+        path.rename(elsewhere)
+        return engine_of(*arguments)
+
+    monkeypatch.setattr(exams, "engine_of", without_the_file)
+    outcome = bring(source, workspace, bundle)
+    assert [(one["exam"], one["step"]) for one in outcome.failed] == [("exam-0001", "crop")]
+    assert "its file is gone" in outcome.failed[0]["reason"]
+    assert outcome.refused == []
+
+    monkeypatch.undo()
+    elsewhere.rename(path)
+    outcome = bring(source, workspace, bundle, retry_failed=True)
+    assert outcome.failed == outcome.refused == []
+    assert {row["exam_id"] for row in table(workspace, "predictions")} == {"exam-0000", "exam-0001"}
+
+
+def test_a_bundle_of_ones_own_reads_the_images_that_were_indexed_or_none(tmp_path):
+    folder = small_exam(tmp_path / "exam", seed=1)
+    path = folder / "L_CC.png"
+    image = ImageFile("L_CC", "L-CC", str(path), sha256_file(path))
+    path.write_bytes((folder / "R_CC.png").read_bytes())
+    bundle: Any = SimpleNamespace(info={"classes": ["malignant"]}, target="malignant")
+    with pytest.raises(StaleImageError, match="it changed after it was indexed"):
+        classify_own([image], bundle)
+    path.unlink()
+    with pytest.raises(StaleImageError, match="its file is gone"):
+        classify_own([image], bundle)
+
+
+@pytest.mark.parametrize("command", ["run", "watch"])
+def test_a_workspace_among_the_exams_is_refused(tmp_path, monkeypatch, capsys, command):
+    source, bundle = small_exams(tmp_path / "in", range(1)), small_bundle(tmp_path / "bundle")
+    monkeypatch.chdir(source)
+    assert main(["exams", command, ".", "--workspace", "results/ws", "--bundle", str(bundle)]) == 2
+    assert "put it beside that folder" in capsys.readouterr().err
+    assert sorted(path.name for path in source.iterdir()) == ["exam-0000"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "IN", "--workspace", "", "--bundle", "BUNDLE"], "the workspace has no name"),
+        (["run", "IN", "--workspace", "WS", "--bundle", "BUNDLE", "--address", "head:6379"], "add --engine ray"),
+        (["watch", "IN", "--workspace", "WS", "--bundle", "BUNDLE", "--every", "-1"], "not a number of seconds"),
+        (["watch", "IN", "--workspace", "WS", "--bundle", "BUNDLE", "--settle", "nan"], "not a number of seconds"),
+        (["watch", "IN", "--workspace", "WS", "--bundle", "BUNDLE", "--timeout", "inf"], "not a number of seconds"),
+        (["show", "a", "--workspace", "WS", "--as-of", "0001-01-01T00:00+14:00"], "is not a time such as"),
+        (["show", "a", "--workspace", "WS", "--as-of", "9999-12-31T23:59-14:00"], "is not a time such as"),
+    ],
+)
+def test_odd_options_are_one_line_and_change_nothing(tmp_path, monkeypatch, capsys, arguments, said):
+    small_exams(tmp_path / "IN", range(1))
+    small_bundle(tmp_path / "BUNDLE")
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(["exams", *arguments])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["BUNDLE", "IN"]

@@ -117,6 +117,23 @@ def test_a_full_disk_is_one_line(ledger, monkeypatch):
         ledger.add_exams([exam("a")], "r")
 
 
+def test_a_full_disk_is_the_same_line_every_time_and_threads_of_the_library_add_none(ledger, monkeypatch, capfd):
+    import deltalake
+
+    name = "exams/part-00000-35684eb0-4b5c-4a70-9c80-9d72b665aab3-c000.zstd.parquet#1"
+
+    def full(*args, **options):
+        os.write(2, b"thread 'tokio-rt-worker' panicked at buffered.rs: Already shut down")
+        raise OSError(f"Unable to open file {ledger.place}/{name}: Read-only file system")
+
+    monkeypatch.setattr(deltalake, "write_deltalake", full)
+    with pytest.raises(SpiculaError, match="Read-only file system") as caught:
+        ledger.add_exams([exam("a")], "r")
+    assert "part-" not in str(caught.value)
+    os.write(2, b"what others say")
+    assert capfd.readouterr().err == "what others say"
+
+
 def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "deltalake", None)
     with pytest.raises(UsageError, match=r"needs deltalake: pip install 'spicula\[exams\]'"):

@@ -73,6 +73,8 @@ def test_results_and_keys_are_those_of_a_run(finished, staged):
             for score in step["manifest"].get("scores", [])
         }
         assert scores == {(p["model"], p["side"], p["target"]): p["score"] for p in detail["predictions"]}
+        bundles = {step["model"]: step["bundle"] for step in found.values() if step["model"]}
+        assert bundles == {p["model"]: p["bundle"] for p in detail["predictions"]}
         assert len(scores) == 8
 
 

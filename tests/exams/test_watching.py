@@ -334,7 +334,9 @@ def test_what_fails_is_handed_on_again(tmp_path, capsys):
     calls = run_until(tmp_path / "in", bool, handle)
     assert len(tries) == 3
     assert [exam.exam_id for exam in calls[0].exams] == ["a"]
-    assert capsys.readouterr().err.count("the store is out of reach; trying again every 0.1 s") == 1
+    said = capsys.readouterr().err
+    assert said.count("the store is out of reach; trying again every 0.1 s") == 1
+    assert said.count("exam a: 4 images") == 1
 
     def refuse(arrivals):
         raise UsageError("no such engine")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from spicula.errors import UsageError
 from spicula.exams.stages import STAGES, Stage
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def run(
         What was done, and what failed or was refused, with the reasons.
 
     Raises:
-        UsageError: there is nothing at the source, or an extra is missing.
+        UsageError: there is nothing at the source, the workspace lies in it, or an extra is missing.
         SpiculaError: the workspace cannot be written, or workers cannot start.
     """
     from spicula.exams import intake
@@ -83,6 +84,7 @@ def run(
     from spicula.exams.ledger import Ledger
     from spicula.exams.models import steps_of
 
+    _check_apart(source, workspace)
     ledger = Ledger.open(workspace, create=True)
     known = intake.Known(intake.place(ledger.place, source))
     found = intake.read(source, known=known, single_image=models.mode == "single-image")
@@ -123,7 +125,7 @@ def watch(
         stop: whether to end; asked several times a second.
 
     Raises:
-        UsageError: there is no such folder, or an extra is missing.
+        UsageError: there is no such folder, the workspace lies in it, or an extra is missing.
     """
     from spicula.exams import intake
     from spicula.exams.driver import bring_up_to_date
@@ -133,6 +135,7 @@ def watch(
     from spicula.exams.watching import watch as look
     from spicula.progress import say
 
+    _check_apart(folder, workspace)
     ledger = Ledger.open(workspace, create=True)
 
     def handle(arrived: Arrivals) -> None:
@@ -191,3 +194,16 @@ def engine_of(options: EngineOptions, setting: dict[str, Any]) -> "Engine":
         options.cpu_workers or usual.cpu_workers,
         options.model_workers or usual.model_workers,
     )
+
+
+def _check_apart(source: Path, workspace: str | Path) -> None:
+    """Refuse a workspace among the exams: its crops and pictures would be read as images that came in.
+
+    Raises:
+        UsageError: it lies there.
+    """
+    from spicula.exams.artefacts import is_remote, place_of
+
+    place = place_of(workspace)
+    if not is_remote(place) and source.is_dir() and Path(place).resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"the workspace {place} lies in {source}, the folder of the exams; put it beside that folder")

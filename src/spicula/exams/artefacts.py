@@ -22,9 +22,11 @@ def place_of(where: str | Path) -> str:
     """Return a folder as an absolute path, or the address of a place in an object store, without a last slash.
 
     Raises:
-        UsageError: it is an address of another kind.
+        UsageError: it is an address of another kind, or empty.
     """
     text = str(where)
+    if not text:
+        raise UsageError("the workspace has no name; expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
     if "://" not in text:
         return str(Path(text).expanduser().absolute())
     parts = urlsplit(text)

@@ -9,6 +9,7 @@ import numpy as np
 from spicula import headers
 from spicula.bundle import Bundle, scope
 from spicula.errors import RejectedImageError
+from spicula.exams.reading import check_same
 from spicula.exams.types import ImageFile, RefusedExamError, Score
 from spicula.imaging import worker_process
 from spicula.imaging.decoding import prepare
@@ -29,10 +30,13 @@ def classify_own(images: Sequence[ImageFile], bundle: Bundle) -> list[Score]:
 
     Raises:
         RefusedExamError: an image cannot be read, or lies outside the model's scope.
+        StaleImageError: a file is gone, or is not the one that was indexed.
+        OSError: the disk or the network failed, so that another attempt may succeed.
     """
     scores: dict[str, list[float]] = {}
     column = bundle.info["classes"].index(bundle.target)
     for image in images:
+        check_same(image)
         try:
             prepared = worker_process.guarded(partial(_prepared, image, bundle), "preparing")
         except RejectedImageError as error:

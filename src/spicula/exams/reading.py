@@ -17,6 +17,13 @@ from spicula.imaging.readers import read_pixels
 LEAST_BITS = 10
 
 
+class StaleImageError(Exception):
+    """A file is gone, or is not the one that was indexed.
+
+    It fails a step, and refuses nothing: a refusal holds for good for images of this content, and these were not seen.
+    """
+
+
 def read_image(file: ImageFile) -> Image:
     """Read one image of an exam: the pixels as stored, scaled to 16 bits.
 
@@ -30,20 +37,19 @@ def read_image(file: ImageFile) -> Image:
         (H, W) uint16.
 
     Raises:
-        RefusedExamError: the file is gone, or has changed since it was indexed; it cannot be read; it is in colour, or
-            has too few bits.
+        RefusedExamError: it cannot be read; it is in colour, or has too few bits.
+        StaleImageError: see `check_same`.
         OSError: the disk or the network failed, so that another attempt may succeed.
     """
     path = Path(file.path)
     try:
         before = _stamp(path)
-        if files.sha256_file(path) != file.sha256:
-            raise _refusal(file, "it changed after it was indexed; index the images again")
+        check_same(file)
         found = read_pixels(path, file.frame)
         if _stamp(path) != before:
-            raise _refusal(file, "it changed while it was read; index the images again")
-    except FileNotFoundError as error:
-        raise _refusal(file, "its file is gone; index the images again") from error
+            raise StaleImageError(_about(file, "it changed while it was read; index the images again"))
+    except FileNotFoundError:
+        raise _gone(file) from None
     except RejectedImageError as error:
         raise _refusal(file, str(error)) from error
     if found.array.ndim != 2:
@@ -55,6 +61,21 @@ def read_image(file: ImageFile) -> Image:
             " PNG of 16 bits",
         )
     return Image(file.name, file.view, to_16_bits(found.array, found.bits), file.mirrored)
+
+
+def check_same(file: ImageFile) -> None:
+    """Make sure that a file is there, and is the one that was indexed.
+
+    Raises:
+        StaleImageError: it is not.
+        OSError: the disk or the network failed.
+    """
+    try:
+        is_same = files.sha256_file(Path(file.path)) == file.sha256
+    except FileNotFoundError:
+        raise _gone(file) from None
+    if not is_same:
+        raise StaleImageError(_about(file, "it changed after it was indexed; index the images again"))
 
 
 def to_16_bits(values: Grey16, bits: int) -> Grey16:
@@ -95,5 +116,13 @@ def _stamp(path: Path) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def _gone(file: ImageFile) -> StaleImageError:
+    return StaleImageError(_about(file, "its file is gone; index the images again"))
+
+
 def _refusal(file: ImageFile, reason: str) -> RefusedExamError:
-    return RefusedExamError(f"{file.name} ({file.view}): {reason}")
+    return RefusedExamError(_about(file, reason))
+
+
+def _about(file: ImageFile, reason: str) -> str:
+    return f"{file.name} ({file.view}): {reason}"

@@ -187,7 +187,7 @@ class _Work:
             "error": record["error"],
             "outputs": outputs,
             "model": step.model,
-            "model_digest": step.bundle,
+            "bundle": step.bundle,
             "models": dict(step.models),
             "manifest": None if outputs is None else self._store.get_json(outputs),
         }

@@ -93,7 +93,7 @@ class Workbench:
             scores = manifest.get("scores", [])
         except (RefusedExamError, RejectedImageError) as reason:
             status, error = "refused", str(reason)
-        except LostArtefactError as reason:
+        except (LostArtefactError, reading.StaleImageError) as reason:
             status, error = "failed", str(reason)
         except SpiculaError:
             raise

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from spicula import RESEARCH_NOTICE
 from spicula.cli.exams import options as options_
 from spicula.cli.tools import Command, Handler, print_line
 
@@ -37,10 +38,11 @@ def _predictions(options: argparse.Namespace) -> int:
     from spicula.exams.outputs import tables
 
     ledger = Ledger.open(options.workspace)
-    scores = ledger.predictions().to_pylist()
+    scores = tables.scores_of(ledger)
     unscored = tables.unscored_of(ledger)
     beside = tables.write(options.to, scores, unscored, options.model)
-    return print_line(f"{options.to}: {len({row['exam_id'] for row in scores})} exams; without scores: {beside}")
+    written = {row["exam_id"] for row in scores if options.model in (None, row["model"])}
+    return print_line(f"{options.to}: {len(written)} exams; without scores: {beside}. {RESEARCH_NOTICE}")
 
 
 def _describe_dicom(command: argparse.ArgumentParser) -> None:

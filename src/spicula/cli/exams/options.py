@@ -1,7 +1,8 @@
 """Options and values that several of the commands below `exams` share."""
 
 import argparse
-from datetime import datetime
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -29,9 +30,21 @@ def as_of(command: argparse.ArgumentParser) -> None:
 
 def _time(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text)
-    except ValueError:
+        time = datetime.fromisoformat(text)
+        return time if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):  # a zone can carry the first and the last day beyond the calendar
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-11-21T14:30") from None
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds, 0 or more, as the type of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return value
 
 
 def detail(options: argparse.Namespace) -> tuple[Any, Any, Any]:

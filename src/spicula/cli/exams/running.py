@@ -49,8 +49,11 @@ def _loaded(options: argparse.Namespace, bundle: Path | None, own: list[Path]) -
 
 
 def _engine_options(options: argparse.Namespace) -> Any:
+    from spicula.errors import UsageError
     from spicula.exams import EngineOptions
 
+    if options.address is not None and options.engine != "ray":
+        raise UsageError(f"--address {options.address} is that of a Ray cluster; add --engine ray")
     return EngineOptions(
         engine=options.engine,
         address=options.address,
@@ -119,16 +122,22 @@ def _describe_watch(command: argparse.ArgumentParser) -> None:
     )
     _engine(command)
     command.add_argument(
-        "--settle", metavar="S", type=float, default=10.0, help="a file that long unchanged is whole (default 10 s)"
+        "--settle",
+        metavar="S",
+        type=options_.seconds,
+        default=10.0,
+        help="a file that long unchanged is whole (default 10 s)",
     )
     command.add_argument(
         "--timeout",
         metavar="S",
-        type=float,
+        type=options_.seconds,
         default=600.0,
         help="an exam that long without a missing view is refused (default 600 s)",
     )
-    command.add_argument("--every", metavar="S", type=float, default=10.0, help="between two looks (default 10 s)")
+    command.add_argument(
+        "--every", metavar="S", type=options_.seconds, default=10.0, help="between two looks (default 10 s)"
+    )
 
 
 def _watch(options: argparse.Namespace) -> int:

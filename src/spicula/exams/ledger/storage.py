@@ -189,7 +189,8 @@ class Table:
             if (sizes < FILE_BYTES // 2).sum() < MOST_SMALL_FILES:
                 return
             try:
-                self._delta.optimize.compact(target_size=FILE_BYTES, writer_properties=_written_as())
+                with _quiet():
+                    self._delta.optimize.compact(target_size=FILE_BYTES, writer_properties=_written_as())
                 if sweep:
                     self._delta.vacuum(dry_run=False, full=True)
             except CommitFailedError:  # another process did so at the same time
@@ -197,13 +198,14 @@ class Table:
 
     def _write(self, rows: pa.Table, number: int) -> None:
         library = delta()
-        library.write_deltalake(
-            self._delta,
-            rows,
-            mode="append",
-            writer_properties=_written_as(),
-            commit_properties=library.CommitProperties(app_transactions=[library.Transaction(APPLICATION, number)]),
-        )
+        with _quiet():
+            library.write_deltalake(
+                self._delta,
+                rows,
+                mode="append",
+                writer_properties=_written_as(),
+                commit_properties=library.CommitProperties(app_transactions=[library.Transaction(APPLICATION, number)]),
+            )
         if not is_remote(self.place):
             self._sync()
 
@@ -230,6 +232,20 @@ def _written_as() -> Any:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from standard error what the library's threads print there when a disk is full; it raises the error too."""
+    kept = os.dup(2)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
 def _errors(place: str, what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turn what the library raises into one line that names the table."""
     failures = (delta().exceptions.DeltaError, OSError, pa.ArrowException)
@@ -244,5 +260,5 @@ def _errors(place: str, what: str, but: tuple[type[Exception], ...] = ()) -> Ite
 
 
 def plain(text: str) -> str:
-    """Return a message of the library in one line, without colours and arrows."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", " ", text).split())[:300]
+    """Return a message of the library in one line, without colours, arrows, and names that it made up for files."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳|/part-\d+-[0-9a-f-]{36}\S*parquet(#\d+)?", " ", text).split())[:300]

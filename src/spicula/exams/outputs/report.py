@@ -11,7 +11,7 @@ import spicula
 from spicula import evaluation, files
 from spicula.errors import UsageError
 from spicula.exams.artefacts import Artefacts
-from spicula.exams.outputs.detail import ExamDetail, ImageDetail, PredictionDetail, pictures_of
+from spicula.exams.outputs.detail import SCORE_DIGITS, ExamDetail, ImageDetail, PredictionDetail, pictures_of
 from spicula.exams.outputs.views import View, hang, show
 from spicula.exams.stages.visualize import BENIGN_COLOR, MALIGNANT_COLOR, OPACITY
 from spicula.exams.types import HANGING
@@ -123,7 +123,8 @@ def _points(detail: ExamDetail) -> list[dict[str, Any]]:
                 "name": name,
                 "threshold": threshold,
                 "reached": [
-                    (_SIDES.get(one["side"], one["side"]), one["score"] >= threshold)
+                    # Scores have SCORE_DIGITS here: one that is the threshold itself still reaches it.
+                    (_SIDES.get(one["side"], one["side"]), one["score"] >= round(threshold, SCORE_DIGITS))
                     for one in predictions
                     if one["model"] == model and one["target"] == target
                 ],

@@ -6,13 +6,14 @@ Beside either stands a table of the exams that have no score, with the reason: n
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spicula import files, predictions
+from spicula import RESEARCH_NOTICE, files, predictions
 from spicula.errors import UsageError
 from spicula.exams.ledger import Ledger
 from spicula.exams.steps import Step
@@ -28,6 +29,9 @@ PUBLISHED = {
     "right_malignant": ("R", "malignant"),
 }
 
+#: What stands behind the published columns: whose scores they are, what made them and when, and what they are not.
+BEHIND = ("exam", "model", "version", "model_digest", "time", "notice")
+
 #: Exams without a score of a model. `model` is null where no model has one.
 UNSCORED = pa.schema(
     [
@@ -41,7 +45,7 @@ UNSCORED = pa.schema(
 
 
 class ScoreRow(TypedDict):
-    """A score: `side` is L or R, in single-image mode the view; `bundle` is a digest."""
+    """A score: `side` is L or R, in single-image mode the view; `version` and digest (`bundle`) are of the bundle."""
 
     exam_id: str
     model: str
@@ -49,11 +53,17 @@ class ScoreRow(TypedDict):
     side: str
     target: str
     score: float
+    version: str
+    time: datetime
 
 
 def scores_of(ledger: Ledger) -> list[ScoreRow]:
     """Return the scores of all exams by the models of the last run."""
-    rows: list[ScoreRow] = ledger.predictions().select(list(ScoreRow.__annotations__)).to_pylist()
+    versions = {step.model: str(step.about.get("version", "")) for step in ledger.configuration()}
+    names = [name for name in ScoreRow.__annotations__ if name != "version"]
+    rows: list[ScoreRow] = ledger.predictions().select(names).to_pylist()
+    for row in rows:
+        row["version"] = versions[row["model"]]
     return rows
 
 
@@ -87,11 +97,11 @@ def _behind(steps: Sequence[Step]) -> dict[str, set[str]]:
 
 
 def published(scores: Iterable[ScoreRow], model: str) -> str:
-    """Return one model's scores as CSV in the published form, with the exam in a column of its own behind.
+    """Return one model's scores as CSV in the published form, with columns of our own (`BEHIND`) behind.
 
-    `index,left_benign,right_benign,left_malignant,right_malignant,exam`: whoever reads the published file by its
+    `index,left_benign,right_benign,left_malignant,right_malignant,exam,...`: whoever reads the published file by its
     columns reads this one as well. Exams are in order of their ids, `index` counts them from 0, scores have four
-    decimals.
+    decimals. `model_digest` is the bundle's, `time` when the scores were committed to the ledger.
 
     Args:
         scores: of all models.
@@ -101,25 +111,25 @@ def published(scores: Iterable[ScoreRow], model: str) -> str:
         UsageError: there are no scores of this model, or it does not give these four an exam.
     """
     exams: dict[str, dict[tuple[str, str], float]] = {}
+    behind: dict[str, tuple[str, ...]] = {}
     models = set()
     for row in scores:
         models.add(row["model"])
         if row["model"] == model:
             exams.setdefault(row["exam_id"], {})[row["side"], row["target"]] = row["score"]
+            behind[row["exam_id"]] = (model, row["version"], row["bundle"], _utc(row["time"]), RESEARCH_NOTICE)
     if not exams:
-        raise UsageError(
-            f"no scores of a model called {model!r}; there are some of {', '.join(sorted(models)) or 'none'}"
-        )
+        raise _unknown(model, models)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["index", *PUBLISHED, "exam"])
+    writer.writerow(["index", *PUBLISHED, *BEHIND])
     for index, (exam, found) in enumerate(sorted(exams.items())):
         if set(found) != set(PUBLISHED.values()):
             raise UsageError(
                 f"the published table has benign and malignant of both breasts; {model} gives exam {exam} "
                 f"{', '.join(f'{side} {target}' for side, target in sorted(found))}: write Parquet instead"
             )
-        writer.writerow([index, *(f"{found[key]:.4f}" for key in PUBLISHED.values()), exam])
+        writer.writerow([index, *(f"{found[key]:.4f}" for key in PUBLISHED.values()), exam, *behind[exam]])
     return stream.getvalue()
 
 
@@ -157,34 +167,46 @@ def write(
         none of an earlier day is left.
 
     Raises:
-        UsageError: the name ends otherwise, the model is not said, or see `published`.
+        UsageError: the name ends otherwise, the model is not said or not known, or see `published`.
         SpiculaError: a file cannot be written.
     """
     beside = to.with_name(f"{to.stem}-unscored{to.suffix}")
     table = pa.Table.from_pylist([dict(row) for row in unscored], schema=UNSCORED)
+    listed = table.to_pylist()
+    known = {row["model"] for row in (*scores, *listed)}
+    if model is not None and known and model not in known:
+        raise _unknown(model, known)
+    own = [row for row in scores if model in (None, row["model"])]
     if to.suffix == ".csv":
-        chosen = model or _only_model(scores)
-        concerned = [row for row in table.to_pylist() if row["model"] == chosen]
-        content = published(scores, chosen) if scores else _header()
-        files.write_text(to, content)
+        chosen = model or _only_model(scores or listed)
+        concerned = [row for row in listed if row["model"] == chosen]
+        files.write_text(to, published(own, chosen) if own else _header())
         files.write_text(beside, _csv(concerned))
     elif to.suffix == ".parquet":
-        predictions.write(to, long(row for row in scores if model in (None, row["model"])))
+        predictions.write(to, long(own))
         files.write_table(beside, table if model is None else table.filter(pc.equal(table["model"], model)))
     else:
         raise UsageError(f"{to}: name a .csv (one model, published form) or a .parquet (all models, long form)")
     return beside
 
 
-def _only_model(scores: Sequence[ScoreRow]) -> str:
-    models = sorted({row["model"] for row in scores})
+def _only_model(rows: Sequence[Mapping[str, Any]]) -> str:
+    models = sorted({row["model"] for row in rows})
     if len(models) > 1:
         raise UsageError(f"a CSV holds one model: choose with --model one of {', '.join(models)}")
     return models[0] if models else ""
 
 
+def _unknown(model: str, known: Iterable[str]) -> UsageError:
+    return UsageError(f"no scores of a model called {model!r}; there are some of {', '.join(sorted(known)) or 'none'}")
+
+
+def _utc(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def _header() -> str:
-    return ",".join(["index", *PUBLISHED, "exam"]) + "\n"
+    return ",".join(["index", *PUBLISHED, *BEHIND]) + "\n"
 
 
 def _csv(rows: Sequence[Mapping[str, object]]) -> str:

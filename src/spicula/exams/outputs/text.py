@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from spicula import RESEARCH_NOTICE
 from spicula.exams.outputs.detail import ExamDetail
 
 #: Rows of a table that are printed; JSON has them all.
@@ -41,7 +42,7 @@ def status(found: Mapping[str, Any], problems: Sequence[Mapping[str, Any]]) -> s
 
 def exam(detail: ExamDetail) -> str:
     """Return one exam: scores, steps, images, and what was found odd."""
-    lines = [f"{detail['exam_id']}: {detail['status']}", *(f"  {reason}" for reason in detail["reasons"])]
+    lines = [_shown(f"{detail['exam_id']}: {detail['status']}"), *(f"  {_shown(one)}" for one in detail["reasons"])]
     scores = [
         (one["model"], one["side"], one["target"], f"{one['score']:.4f}", one["bundle"][:_SHORT])
         for one in detail["predictions"]
@@ -66,7 +67,7 @@ def exam(detail: ExamDetail) -> str:
         *detail["notes"],
         *(f"{name}: {one}" for name, image in detail["images"].items() for one in image["notes"]),
     ]
-    return "\n".join([*lines, *(["", *notes] if notes else []), "", detail["notice"]])
+    return "\n".join([*lines, *(["", *map(_shown, notes)] if notes else []), "", detail["notice"]])
 
 
 def _images(detail: ExamDetail) -> list[tuple[str, ...]]:
@@ -101,7 +102,7 @@ def differences(table: pa.Table) -> str:
     ]
     lines = _aligned([("exam", "side", "target", "A", "B", "change"), *rows])
     more = table.num_rows - len(rows)
-    return "\n".join([*lines, *([f"and {more} more; --json lists them all"] if more > 0 else [])])
+    return "\n".join([*lines, *([f"and {more} more; --json lists them all"] if more > 0 else []), "", RESEARCH_NOTICE])
 
 
 def plain(value: Any) -> Any:
@@ -116,7 +117,7 @@ def plain(value: Any) -> Any:
 def _listed(problems: Sequence[Mapping[str, Any]]) -> list[str]:
     kinds = Counter(one["status"] for one in problems)
     lines = [", ".join(f"{count} {kind}" for kind, count in kinds.items()) + ":"]
-    lines += [f"  {one['exam_id']} at {one['step']}: {one['error']}" for one in problems[:MOST_ROWS]]
+    lines += ["  " + _shown(f"{one['exam_id']} at {one['step']}: {one['error']}") for one in problems[:MOST_ROWS]]
     more = len(problems) - MOST_ROWS
     return [*lines, *([f"  and {more} more"] if more > 0 else [])]
 
@@ -133,8 +134,13 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:+.4f}" if value < 0 else f"{value:.4f}"
 
 
+def _shown(line: str) -> str:
+    """What a terminal would act on is an escape; ids of exams and images are names of folders and files."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns under one another; what a terminal would act on is an escape."""
-    shown = [["".join(c if c.isprintable() else repr(c)[1:-1] for c in cell) for cell in row] for row in rows]
+    """Columns under one another."""
+    shown = [[_shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]

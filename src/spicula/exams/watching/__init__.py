@@ -103,6 +103,7 @@ class _Watcher:
     patience: Patience
     state: State
     of_models: ModelState = field(default_factory=ModelState)
+    told: tuple[list[ExamInput], list[Path]] = ([], [])  # exams and models that were said to have come last time
 
     def look(self) -> None:
         """Look once, and hand on what is new."""
@@ -112,7 +113,10 @@ class _Watcher:
         if self.models is not None:
             bundles = scan_models(self.models, self.of_models, now, self.patience.settle)
         exams, problems = found.arrived + found.refused, found.problems + bundles.problems
-        _tell(exams, bundles.arrived, problems)
+        if (exams, bundles.arrived) != self.told:  # what was not handed on comes again
+            _tell(exams, bundles.arrived)
+        self.told = (exams, bundles.arrived)
+        _say_some([f"{problem['path']}: {problem['reason']}" for problem in problems], "files that cannot be used")
         if exams or bundles.arrived:
             handed = {exam_id: exam for exam_id, (_, exam) in state.handed.items()}
             present = list({**handed, **{exam.exam_id: exam for exam in exams}}.values())
@@ -122,14 +126,13 @@ class _Watcher:
             state.known.save()
 
 
-def _tell(exams: Sequence[ExamInput], models: Sequence[Path], problems: Sequence[Problem]) -> None:
+def _tell(exams: Sequence[ExamInput], models: Sequence[Path]) -> None:
     lines = [
         f"exam {exam.exam_id}: " + (f"refused: {exam.refusal}" if exam.refusal else f"{len(exam.images)} images")
         for exam in exams
     ]
     _say_some(lines, "exams")
     _say_some([f"model {path.name}" for path in models], "models")
-    _say_some([f"{problem['path']}: {problem['reason']}" for problem in problems], "files that cannot be used")
 
 
 def _say_some(lines: Sequence[str], what: str) -> None:
