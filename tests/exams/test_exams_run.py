@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bundle_maker import make
 from small_bundle import small_bundle
 from small_exams import small_exam, small_exams
 
@@ -213,3 +214,37 @@ def test_odd_options_are_one_line_and_change_nothing(tmp_path, monkeypatch, caps
     assert status == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["BUNDLE", "IN"]
+
+
+def test_a_classifier_of_ones_own_scores_exams_beside_the_four_view_one_and_alone(tmp_path, capsys):
+    source = small_exams(tmp_path / "in", range(2))
+    make(tmp_path / "own", name="mine")
+    four_view = ["--bundle", str(small_bundle(tmp_path / "bundle"))]
+    run = ["exams", "run", str(source), "--workspace", str(tmp_path / "ws"), "--model", str(tmp_path / "own")]
+    assert main([*run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["executed"] == {"classify:mine": 2}
+    assert main([*run, *four_view, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["executed"] == dict.fromkeys(STEPS, 2)
+    own = [row for row in table(tmp_path / "ws", "predictions") if row["model"] == "mine"]
+    assert sorted((row["exam_id"], row["side"], row["target"]) for row in own) == [
+        (exam, side, "bright") for exam in ("exam-0000", "exam-0001") for side in "LR"
+    ]
+
+
+def test_of_bundles_put_into_a_folder_the_newest_of_a_name_is_used(tmp_path):
+    for name, created in (("a", "2026-03-01T00:00:00+00:00"), ("b", "2026-02-01T00:00:00+00:00")):
+        make(tmp_path / name, name="mine", version=name, created=created)
+    make(tmp_path / "c", name="other")
+    used = models.load_put([tmp_path / name for name in "abc"])
+    assert {name: one.info["version"] for name, one in used.own.items()} == {"mine": "a", "other": "1"}
+    assert used.screening is None
+    bundle = small_bundle(tmp_path / "d")
+    assert models.load_put([tmp_path / "c", bundle]).screening.folder == bundle
+
+
+def test_a_mistyped_source_leaves_no_workspace_behind(tmp_path, capsys):
+    bundle = small_bundle(tmp_path / "bundle")
+    arguments = [str(tmp_path / "nothing"), "--workspace", str(tmp_path / "ws"), "--bundle", str(bundle)]
+    assert main(["exams", "run", *arguments]) == 2
+    assert "nothing" in capsys.readouterr().err
+    assert not (tmp_path / "ws").exists()

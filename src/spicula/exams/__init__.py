@@ -80,14 +80,16 @@ def run(
         SpiculaError: the workspace cannot be written, or workers cannot start.
     """
     from spicula.exams import intake
+    from spicula.exams.artefacts import place_of
     from spicula.exams.driver import bring_up_to_date
     from spicula.exams.ledger import Ledger
     from spicula.exams.models import steps_of
 
     _check_apart(source, workspace)
-    ledger = Ledger.open(workspace, create=True)
-    known = intake.Known(intake.place(ledger.place, source))
+    # before the workspace is made: a mistyped source leaves none behind
+    known = intake.Known(intake.place(place_of(workspace), source))
     found = intake.read(source, known=known, single_image=models.mode == "single-image")
+    ledger = Ledger.open(workspace, create=True)
     outcome = bring_up_to_date(
         ledger,
         found.exams,

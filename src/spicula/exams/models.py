@@ -78,8 +78,8 @@ def load(
 def load_put(bundles: Sequence[Path], *, precision: Precision = "fp32", mode: Mode = "exam") -> Models:
     """Read and verify the bundles that were put into a folder of models.
 
-    Of four-view classifiers the one that was made last is used, for an exam has one set of heatmaps; of the bundles
-    that Spicula trained all are.
+    Of four-view classifiers the one that was made last is used, for an exam has one set of heatmaps. Of the bundles
+    that Spicula trained all are, but of several with one name the one that was made last.
 
     Args:
         bundles: their folders, at least one.
@@ -87,13 +87,19 @@ def load_put(bundles: Sequence[Path], *, precision: Precision = "fp32", mode: Mo
         mode: see `Models`.
 
     Raises:
-        UsageError: two have one name.
+        UsageError: one has the name of a classifier of the four-view bundle.
         SpiculaError: a bundle is damaged.
     """
     four_view = [folder for folder in bundles if sealed.kind_of(folder) == sealed.SCREENING]
-    own = [folder for folder in bundles if folder not in four_view]
     made = {folder: (screening.load(folder).info["created"], folder.name) for folder in four_view}
-    return load(max(four_view, key=made.__getitem__, default=None), own, precision=precision, mode=mode)
+    own: dict[str, tuple[str, str, Path]] = {}
+    for folder in bundles:
+        if folder not in four_view:
+            info = study_bundle.load(folder, threads=1).info
+            one = (info["created"], folder.name, folder)
+            own[info["name"]] = max(one, own.get(info["name"], one))
+    newest = max(four_view, key=made.__getitem__, default=None)
+    return load(newest, [folder for _, _, folder in own.values()], precision=precision, mode=mode)
 
 
 def steps_of(models: Models, stages: Mapping[str, Stage] = STAGES) -> list[Step]:
