@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bundle_maker import make
+from bundle_maker import content, make
 from small_bundle import small_bundle
 from small_exams import small_exam, small_exams
 
@@ -236,7 +236,7 @@ def test_of_bundles_put_into_a_folder_the_newest_of_a_name_is_used(tmp_path):
         make(tmp_path / name, name="mine", version=name, created=created)
     make(tmp_path / "c", name="other")
     used = models.load_put([tmp_path / name for name in "abc"])
-    assert {name: one.info["version"] for name, one in used.own.items()} == {"mine": "a", "other": "1"}
+    assert {name: one.info["version"] for name, one in used.own.items()} == {"mine": "a", "other": content()["version"]}
     assert used.screening is None
     bundle = small_bundle(tmp_path / "d")
     assert models.load_put([tmp_path / "c", bundle]).screening.folder == bundle

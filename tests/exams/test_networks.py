@@ -100,9 +100,9 @@ def test_inputs_are_taken_as_they_are_wanted(bundle):
         assert taken == 0
         for given in range(1, 40):
             next(answers)
-            assert taken - given <= (streams + 2) * batch
+            assert taken - given <= (2 * streams + 1) * batch
         answers.close()
-        assert taken < 40 + (streams + 2) * batch
+        assert taken < 40 + (2 * streams + 1) * batch
 
 
 def test_a_runner_outlives_inputs_that_fail_and_readers_that_leave(bundle):

@@ -113,6 +113,18 @@ class Workbench:
             "seconds": time.time() - started,
         }
 
+    def load_models(self) -> None:
+        """Load all models of the run now, instead of when they are first needed.
+
+        Raises:
+            SpiculaError: a model cannot be loaded.
+        """
+        if self._setting["screening"] is not None:
+            for graph in self._screening.graphs:
+                self._runner(graph)
+        for name in self._setting["own"]:
+            self._own_bundle(name).session  # noqa: B018 - it is made when it is first looked at
+
     def _do(self, task: Task) -> dict[str, Any]:
         stage, _, model = task["step"].partition(":")
         if model in self._setting["own"]:

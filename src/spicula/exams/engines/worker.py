@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from spicula.exams.types import Record, Task
@@ -30,11 +31,17 @@ def work(execute: Callable[[Task], Record]) -> Work:
     return work_through
 
 
-def begin(setting: dict[str, Any]) -> Work:
-    """Return what works through a chunk, at a workbench of that setting."""
+def begin(setting: dict[str, Any], pool: str = "cpu") -> Work:
+    """Return what works through a chunk, at a workbench of that setting.
+
+    A worker of the pool "model" loads the models before its first task, while CPU workers are at the first stages.
+    """
     from spicula.exams.workbench import Workbench
 
-    return work(Workbench(setting).execute)  # type: ignore[arg-type]
+    bench = Workbench(setting)  # type: ignore[arg-type]
+    if pool == "model":
+        bench.load_models()
+    return work(bench.execute)
 
 
 def run(begin: Callable[[dict[str, Any]], Work], pool: str) -> None:
@@ -76,7 +83,8 @@ def _read_ahead() -> Iterator[str]:
 
 def main() -> None:
     """Be a worker of the pool that the command line names."""
-    run(begin, sys.argv[1])
+    pool = sys.argv[1]
+    run(partial(begin, pool=pool), pool)
 
 
 if __name__ == "__main__":
