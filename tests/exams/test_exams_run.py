@@ -16,6 +16,7 @@ from small_exams import small_exam, small_exams
 from spicula import exams
 from spicula.cli import main
 from spicula.exams import EngineOptions, models
+from spicula.exams.engines import timeline
 from spicula.exams.own_model import classify_own
 from spicula.exams.reading import StaleImageError
 from spicula.exams.stages import STAGES
@@ -248,3 +249,19 @@ def test_a_mistyped_source_leaves_no_workspace_behind(tmp_path, capsys):
     assert main(["exams", "run", *arguments]) == 2
     assert "nothing" in capsys.readouterr().err
     assert not (tmp_path / "ws").exists()
+
+
+@pytest.mark.slow
+def test_ray_with_one_simulated_gpu_gives_the_same_table_and_overlaps_its_stages(tmp_path, capsys):
+    pytest.importorskip("ray", reason="this engine needs the extra ray")
+    source, bundle = small_exams(tmp_path / "in", range(12)), small_bundle(tmp_path / "bundle")
+    bring(source, tmp_path / "local", bundle)
+    on_ray = EngineOptions(engine="ray", cpu_workers=2, model_workers=1, streams=1, model_resources={"exam_gpu": 1})
+    outcome = exams.run(source, tmp_path / "ray", models.load(bundle), on_ray, keep_timeline=True)
+    assert scores(tmp_path / "ray") == scores(tmp_path / "local")
+    results = [{(r["key"], r["outputs"]) for r in table(tmp_path / one, "steps")} for one in ("local", "ray")]
+    assert results[0] == results[1]
+    assert len({done.worker for done in outcome.timeline if done.pool == "cpu"}) == 2
+    assert timeline.shares(outcome.timeline).both > 0
+    with capsys.disabled():
+        print("\n" + timeline.timeline(outcome.timeline))
