@@ -49,9 +49,9 @@ def below(process: int) -> list[tuple[int, str]]:
 
 
 def workers(process: int, engine: str) -> list[int]:
-    """The processes that do steps: of Ray, its actors."""
-    word = "ray::" if engine == "ray" else "spicula.exams"
-    return [child for child, line in below(process) if word in line and "IDLE" not in line]
+    """The processes that do steps, and of Ray also its actors."""
+    actors = [child for child, line in below(process) if engine == "ray" and line.startswith("ray::")]
+    return actors + [child for child, line in below(process) if "spicula.exams.engines.worker" in line]
 
 
 def made(workspace: Path) -> int:
@@ -110,3 +110,21 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp_p
     kept = [row["key"] for row in steps if row["status"] != "failed"]
     assert len(kept) == len(set(kept)) == EXAMS * 6
     assert min(killed.values()) >= 1
+
+
+@pytest.mark.slow
+def test_a_run_whose_ray_dies_says_so_and_the_next_one_goes_on(tmp_path):
+    pytest.importorskip("ray", reason="this engine needs the extra ray")
+    source, bundle = small_exams(tmp_path / "in", range(40)), small_bundle(tmp_path / "bundle")
+    process = start(source, tmp_path / "ws", bundle, "ray")
+    while made(tmp_path / "ws") < 40:
+        assert process.poll() is None
+        time.sleep(0.02)
+    (raylet,) = [child for child, line in below(process.pid) if line.split(" ")[0].endswith("/raylet")]
+    for victim in (raylet, *workers(process.pid, "ray")):
+        os.kill(victim, signal.SIGKILL)
+    assert process.wait(300) == 1
+    assert "the same command again goes on" in (tmp_path / "ws.log").read_text()
+    assert start(source, tmp_path / "ws", bundle, "local").wait(300) == 0
+    scores, _ = tables(tmp_path / "ws")
+    assert len(scores) == 40 * 8

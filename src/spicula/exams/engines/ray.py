@@ -33,6 +33,9 @@ Bounds = tuple[int, int | None]
 #: A pool whose tasks wait so long without any worker is worth a word; a cluster may be growing meanwhile.
 PATIENCE_SECONDS = 60.0
 
+#: How often is looked, while a pool waits, whether Ray is still there.
+LOOK_SECONDS = 5.0
+
 #: What `ray.remote` takes by these names; any other name is a resource that the cluster's owner made up.
 _NAMED = ("num_cpus", "num_gpus", "memory")
 
@@ -242,6 +245,11 @@ class RayEngine:
                 f"one ({here['spicula']}); install the same version on all machines"
             )
 
+    def _check_alive(self) -> None:
+        """End where Ray of this machine has died: no other machine will come. A cluster may grow again."""
+        if self._address is None and not any(node["Alive"] for node in self._ray.nodes()):
+            raise SpiculaError("Ray's own processes on this machine died; the same command again goes on")
+
     def _look_round(self) -> None:
         now = time.monotonic()
         seconds, self._looked = min(now - self._looked, local.MOST_TURN_SECONDS), now
@@ -249,6 +257,8 @@ class RayEngine:
             pool.tick(seconds)
             before = self._held_up[name]
             self._held_up[name] = before + seconds if pool.is_held_up else 0.0
+            if int(before // LOOK_SECONDS) < int(self._held_up[name] // LOOK_SECONDS):
+                self._check_alive()
             if before < PATIENCE_SECONDS <= self._held_up[name]:
                 ask = ", ".join(f"{resource} {amount:g}" for resource, amount in self._asks[name].items())
                 say(
