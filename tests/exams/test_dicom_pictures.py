@@ -1,7 +1,6 @@
 """Heatmaps as pictures and segmentations: on the same pixels as in the source, whichever way that is stored."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,10 @@ hd = pytest.importorskip("highdicom", reason="needs highdicom: the extra exams")
 SIZE = (400, 320)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_exams(tmp_path_factory.mktemp("phantom"), 2, seed=3, size=SIZE, jobs=1, prevalence=1.0)
     return sorted(folder.glob("phantom-*"))[0]
-
-
-@pytest.fixture
-def exam(phantom: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(phantom, tmp_path / "exam"))
 
 
 def mirror(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Results as DICOM objects of the exam's study: whose they are, which they are, and what is refused."""
 
 import re
-import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,22 +28,8 @@ from pydicom.sr.coding import Code
 from spicula import files
 from spicula.errors import SpiculaError, UsageError
 from spicula.exams.outputs.dicom import codes, export, write
-from spicula.phantoms import make_exams
 
 pytest.importorskip("highdicom", reason="needs highdicom: the extra exams")
-
-
-@pytest.fixture(scope="session")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One exam with a malignant lesion. Do not write here."""
-    folder = make_exams(tmp_path_factory.mktemp("phantom"), 1, seed=3, size=(320, 260), jobs=1, prevalence=1.0)
-    return next(folder.glob("phantom-*"))
-
-
-@pytest.fixture
-def exam(phantom: Path, tmp_path: Path) -> Path:
-    """A copy of the phantom exam, to change."""
-    return Path(shutil.copytree(phantom, tmp_path / "exam"))
 
 
 def test_every_object_belongs_to_the_study_and_to_a_series_of_its_own(exam, tmp_path):

@@ -25,22 +25,8 @@ from spicula import files
 from spicula.errors import SpiculaError
 from spicula.exams.outputs.dicom import write
 from spicula.exams.types import ImageFile
-from spicula.phantoms import make_exams
 
 pytest.importorskip("highdicom", reason="needs highdicom: the extra exams")
-
-
-@pytest.fixture(scope="session")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One exam with a malignant lesion. Do not write here."""
-    folder = make_exams(tmp_path_factory.mktemp("phantom"), 1, seed=3, size=(320, 260), jobs=1, prevalence=1.0)
-    return next(folder.glob("phantom-*"))
-
-
-@pytest.fixture
-def exam(phantom: Path, tmp_path: Path) -> Path:
-    """A copy of the phantom exam, to change."""
-    return Path(shutil.copytree(phantom, tmp_path / "exam"))
 
 
 def test_the_time_is_that_of_the_study_where_its_header_says_the_zone(exam, tmp_path):

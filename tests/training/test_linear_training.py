@@ -22,18 +22,15 @@ def train(study, run, table=None, **values):
     return json.loads((run / "run.json").read_text())
 
 
-def test_scores(run):
+def held_out_scores(run):
     rows = [row for row in predictions.read(run / "predictions.parquet").to_pylist() if row["split"] == "test"]
     return [np.array([row["score"] for row in rows if row["label"] == label]) for label in (1, 0)]
-
-
-test_scores.__test__ = False
 
 
 @pytest.mark.parametrize("classifier", ["logistic", "svm"])
 def test_the_baseline_finds_the_discs_and_gives_probabilities(study, tmp_path, classifier):
     card = train(study, tmp_path / "run", classifier=classifier)
-    discs, others = test_scores(tmp_path / "run")
+    discs, others = held_out_scores(tmp_path / "run")
     assert np.mean(np.subtract.outer(discs, others) > 0) > 0.9
     # calibrated on patients it had not seen, it is surer of discs than of the rest
     assert discs.mean() > 0.6
@@ -120,7 +117,7 @@ def test_balancing_the_loss_raises_the_scores_of_a_rare_class(study, tmp_path):
     means = {}
     for imbalance in ("none", "loss"):
         train(study, tmp_path / imbalance, table=table, imbalance=imbalance, c_grid=[1e-4])
-        means[imbalance] = np.concatenate(test_scores(tmp_path / imbalance)).mean()
+        means[imbalance] = np.concatenate(held_out_scores(tmp_path / imbalance)).mean()
     assert means["loss"] > means["none"] + 0.1
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from spicula import RESEARCH_NOTICE, __version__
 from spicula.cli import bundles, data, exams, studies
-from spicula.cli.tools import Handler, Parser
+from spicula.cli.tools import Handler, add_commands
 from spicula.errors import SpiculaError
 
 COMMANDS = (*data.COMMANDS, *studies.COMMANDS, *bundles.COMMANDS, *exams.COMMANDS)
@@ -41,8 +41,5 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"spicula {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in COMMANDS:
-        entry = commands.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
-        entry.add(command)
+    add_commands(parser, COMMANDS)
     return parser

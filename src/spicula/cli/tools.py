@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 Handler = Callable[[argparse.Namespace], int]
@@ -11,13 +11,14 @@ Handler = Callable[[argparse.Namespace], int]
 class Command(NamedTuple):
     """One command: its name, what `--help` says, a function that adds its options, and one that runs it.
 
-    `parts` are commands that its first word can name; with any other first word it is the command itself.
+    `parts` are commands that its first word can name; with any other first word it is the command itself. One whose
+    `describe` adds commands below it (`add_commands`) runs none itself: its handler is None.
     """
 
     name: str
     summary: str
     describe: Callable[[argparse.ArgumentParser], None]
-    handler: Handler
+    handler: Handler | None
     parts: tuple["Command", ...] = ()
 
 
@@ -31,7 +32,8 @@ class Parser(argparse.ArgumentParser):
     def add(self, command: Command) -> None:
         """Take in what a command says of itself and of its parts."""
         command.describe(self)
-        self.set_defaults(handler=command.handler)
+        if command.handler is not None:
+            self.set_defaults(handler=command.handler)
         for part in command.parts:
             prog = f"{self.prog} {part.name}"
             entry = self._parts[part.name] = Parser(prog=prog, description=part.summary, allow_abbrev=False)
@@ -46,6 +48,14 @@ class Parser(argparse.ArgumentParser):
         if words and words[0] in self._parts:
             return self._parts[words[0]].parse_known_args(words[1:], namespace)
         return super().parse_known_args(words, namespace)
+
+
+def add_commands(parser: argparse.ArgumentParser, commands: Iterable[Command], metavar: str = "COMMAND") -> None:
+    """Add commands below a parser, one of which has to be named; `handler` of the options is that of the one named."""
+    below = parser.add_subparsers(title="commands", metavar=metavar, required=True, parser_class=Parser)
+    for command in commands:
+        entry = below.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
+        entry.add(command)
 
 
 def json_option(command: argparse.ArgumentParser) -> None:

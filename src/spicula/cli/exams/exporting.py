@@ -1,24 +1,12 @@
 """The command export: scores as tables, results as DICOM, pipelines for Pachyderm."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from spicula import RESEARCH_NOTICE
 from spicula.cli.exams import options as options_
-from spicula.cli.tools import Command, Handler, print_line
-
-
-def _describe_export(command: argparse.ArgumentParser) -> None:
-    kinds = command.add_subparsers(title="what", metavar="WHAT", required=True)
-    for kind in _EXPORTS:
-        entry = kinds.add_parser(kind.name, help=kind.summary, description=kind.summary, allow_abbrev=False)
-        kind.describe(entry)
-        entry.set_defaults(export=kind.handler)
-
-
-def _export(options: argparse.Namespace) -> int:
-    handler: Handler = options.export
-    return handler(options)
+from spicula.cli.tools import Command, add_commands, print_line
 
 
 def _describe_predictions(command: argparse.ArgumentParser) -> None:
@@ -90,7 +78,6 @@ _EXPORTS = (
     Command("pachyderm", "specifications of the five stages for Pachyderm", _describe_pachyderm, _pachyderm),
 )
 
+_describe = partial(add_commands, commands=_EXPORTS, metavar="WHAT")
 
-COMMANDS = (
-    Command("export", "scores as tables, results as DICOM, pipelines for Pachyderm", _describe_export, _export),
-)
+COMMANDS = (Command("export", "scores as tables, results as DICOM, pipelines for Pachyderm", _describe, None),)
