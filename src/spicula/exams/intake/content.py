@@ -1,8 +1,6 @@
 """What one file of a folder is and says: a DICOM mammogram by its header, or any other image."""
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from spicula import headers
 from spicula.catalog import pacs
 from spicula.catalog.build import COLUMNS, facts_of
 from spicula.errors import RejectedImageError
+from spicula.exams.intake.threads import in_threads
 from spicula.headers.dicom import is_dicom
 from spicula.headers.opening import opened
 from spicula.progress import progress
@@ -29,19 +28,8 @@ def read_many(root: Path, paths: Sequence[str]) -> Iterator[list[Row]]:
         root: the folder that the paths are relative to.
         paths: relative paths.
     """
-
-    def chunk(some: Sequence[str]) -> list[list[Row]]:
-        return [read(root, path) for path in some]
-
-    def results() -> Iterator[list[Row]]:
-        pool = ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)))
-        try:
-            for done in pool.map(chunk, (paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK))):
-                yield from done
-        finally:
-            pool.shutdown(cancel_futures=True)  # so that an interrupt does not wait for the rest
-
-    return progress(results(), "reading headers and digests", "files", total=len(paths))
+    results = in_threads(lambda path: read(root, path), paths, _CHUNK)
+    return progress(results, "reading headers and digests", "files", total=len(paths))
 
 
 def read(root: Path, path: str) -> list[Row]:
