@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from spicula.errors import SpiculaError, UsageError
+from spicula.exams.runners import narrow
 from spicula.exams.runners.shapes import Floats, Inputs, Shape, in_batches
 from spicula.exams.types import Precision
 from spicula.processes import cores
@@ -62,7 +63,11 @@ class OpenVinoRunner:
         }
         try:
             model = core.read_model(graph, b"")
-            model.reshape({name: [self._batch, *shape.row] for name in shape.inputs})
+            # Shapes that differ from input to input pay off for large ones alone, and rows of a batch have one shape.
+            may_narrow = self._batch == 1 and not _is_small(shape)
+            self._given = (may_narrow and narrow.prepare(model, shape.inputs)) or self._as_they_are
+            if self._given == self._as_they_are:
+                model.reshape({name: [self._batch, *shape.row] for name in shape.inputs})
             self._compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             line = str(error).strip().splitlines()[-1].strip()
@@ -77,21 +82,24 @@ class OpenVinoRunner:
         return in_batches(inputs, self._shape, self._batch, self._run)
 
     def _run(self, batches: Iterator[Inputs]) -> Iterator[Floats]:
-        flying: deque[tuple[Any, Inputs]] = deque()  # the arrays stay alive while a request reads them
+        flying: deque[tuple[Any, Any]] = deque()  # the arrays stay alive while a request reads them
         try:
             for arrays in batches:
                 if not self._idle:
                     yield self._finish(flying)
-                request = self._idle.pop()
-                flying.append((request, arrays))
-                request.start_async(dict(zip(self._shape.inputs, arrays, strict=True)), share_inputs=True)
+                request, given = self._idle.pop(), self._given(arrays)
+                flying.append((request, given))
+                request.start_async(given, share_inputs=True)
             while flying:
                 yield self._finish(flying)
         finally:
             while flying:  # whoever reads the answers has stopped, or the inputs raised
                 self._finish(flying)
 
-    def _finish(self, flying: deque[tuple[Any, Inputs]]) -> Floats:
+    def _as_they_are(self, arrays: Inputs) -> dict[str, Any]:
+        return dict(zip(self._shape.inputs, arrays, strict=True))
+
+    def _finish(self, flying: deque[tuple[Any, Any]]) -> Floats:
         request, _ = flying.popleft()
         request.wait()
         output: Floats = np.array(request.get_output_tensor(0).data)
