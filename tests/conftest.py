@@ -45,7 +45,7 @@ def _wait_for(port: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
+def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3 service (moto, as a process), which the environment of this session names."""
     pytest.importorskip("moto.server", reason="an S3 service to speak to: pip install 'spicula[peers]'")
     port = _free_port()
@@ -53,6 +53,7 @@ def s3_url() -> Iterator[str]:
         [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=os.environ | {"MOTO_RECORDER_FILEPATH": str(tmp_path_factory.mktemp("moto") / "requests")},
     )
     _wait_for(port)
     url = f"http://127.0.0.1:{port}"
@@ -85,7 +86,11 @@ def bucket(s3_url):
 
 @pytest.fixture(scope="session")
 def gs_file_system():
-    """Google Cloud Storage (an emulator, as a process), which the environment of this session names."""
+    """Google Cloud Storage (an emulator, as a process), which the environment of this session names.
+
+    It reads an upload as if it were an e-mail, and loses a carriage return at its very end: tests send no content that
+    may end in one, as one of 256 contents at random does.
+    """
     pytest.importorskip("gcp_storage_emulator", reason="a service to speak to: pip install gcp-storage-emulator")
     core = pytest.importorskip("gcsfs.core", reason="mirrors in GCS: pip install 'spicula[archives]'")
     port = _free_port()

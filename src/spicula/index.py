@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spicula import files
+from spicula import files, stores
 from spicula.errors import SpiculaError, UsageError
 
 #: A lesion. Coordinates are in pixels of the stored image, origin at the outer corner of the top-left pixel, x to the
@@ -114,14 +114,30 @@ def from_rows(rows: Iterable[Mapping[str, Any]], root: Path) -> pa.Table:
     return validate(with_root(table, root))
 
 
-def with_root(table: pa.Table, root: Path) -> pa.Table:
-    """Return the Index with `root` as the folder that its paths are relative to."""
-    return table.replace_schema_metadata({_ROOT_KEY: str(Path(root).absolute()).encode(), _VERSION_KEY: _VERSION})
+def with_root(table: pa.Table, root: Path | str) -> pa.Table:
+    """Return the Index with `root` as the folder, or the address in an object store, that its paths are relative to."""
+    place = str(root) if stores.is_remote(str(root)) else str(Path(root).absolute())
+    return table.replace_schema_metadata({_ROOT_KEY: place.encode(), _VERSION_KEY: _VERSION})
+
+
+def place_of(table: pa.Table) -> str:
+    """Return the folder, or the address in an object store, that the Index's paths are relative to."""
+    return str((table.schema.metadata or {})[_ROOT_KEY].decode())
 
 
 def root_of(table: pa.Table) -> Path:
-    """Return the folder that the Index's paths are relative to."""
-    return Path((table.schema.metadata or {})[_ROOT_KEY].decode())
+    """Return the folder that the Index's paths are relative to.
+
+    Raises:
+        UsageError: they are relative to an address.
+    """
+    place = place_of(table)
+    if stores.is_remote(place):
+        raise UsageError(
+            f"the images of this Index are in {place}, where only spicula exams reads them; copy them to a disk, and "
+            "make an Index of the copy"
+        )
+    return Path(place)
 
 
 def image_paths(table: pa.Table) -> list[Path]:
@@ -157,7 +173,7 @@ def read(path: Path, root: Path | None = None) -> pa.Table:
         raise SpiculaError(f"{path} is a Parquet file but not an Index; make one with: spicula index")
     if metadata.get(_VERSION_KEY) != _VERSION:
         raise SpiculaError(f"{path} is an Index of another version of Spicula; make it again with: spicula index")
-    return validate(with_root(table, root if root is not None else root_of(table)))
+    return validate(with_root(table, root if root is not None else place_of(table)))
 
 
 def digest(table: pa.Table) -> str:

@@ -1,5 +1,5 @@
 import json
-import os
+import random
 import sys
 import uuid
 from pathlib import Path
@@ -16,8 +16,9 @@ def root(tmp_path):
     """The folder of a download with a series and a file."""
     folder = tmp_path / "data"
     (folder / "CMMD" / "series").mkdir(parents=True)
-    (folder / "CMMD" / "series" / "1-1.dcm").write_bytes(os.urandom(300_000))
-    (folder / "CMMD" / "series" / "1-2.dcm").write_bytes(os.urandom(10))
+    for name, size in (("1-1.dcm", 300_000), ("1-2.dcm", 10)):
+        # no carriage return at the end, for the sake of `gs_file_system`
+        (folder / "CMMD" / "series" / name).write_bytes(random.Random(name).randbytes(size - 1) + b".")
     (folder / "table.csv").write_bytes(b"a,b\n")
     return folder
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from object_stores import ObjectStore
 
 from spicula.errors import UsageError
 from spicula.exams.runners.openvino import import_openvino
@@ -25,3 +26,15 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exam(phantom: Path, tmp_path: Path) -> Path:
     """A copy of the phantom exam, to change."""
     return Path(shutil.copytree(phantom, tmp_path / "exam"))
+
+
+@pytest.fixture(params=["s3", "gs"])
+def object_store(request: pytest.FixtureRequest) -> ObjectStore:
+    """An empty bucket in each of the object stores."""
+    return ObjectStore(request.param, request)
+
+
+@pytest.fixture
+def s3_store(request: pytest.FixtureRequest) -> ObjectStore:
+    """An empty bucket of S3."""
+    return ObjectStore("s3", request)

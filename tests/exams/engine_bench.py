@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spicula.errors import SpiculaError
-from spicula.exams.engines import worker
+from spicula.exams.engines import pools, worker
 from spicula.exams.engines.types import Done, Engine
 from spicula.exams.types import Record, Task
 
@@ -96,12 +96,27 @@ class Bench:
     def __init__(self, setting: dict[str, Any]) -> None:
         self.folder = Path(setting["artefacts"])
         self.seconds = float(setting.get("seconds", 0.0))
-        if setting.get("start") == "refused":
+        if not (setting.get("first") and self._is_first()):
+            self._start(setting.get("start"))
+
+    def _is_first(self) -> bool:
+        try:
+            os.close(os.open(self.folder / "first", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        return True
+
+    def _start(self, how: str | None) -> None:
+        if how is not None:
+            (self.folder / f"started-{os.getpid()}").touch()
+        if how == "refused":
             raise SpiculaError("the bundle is broken")
-        if setting.get("start") == "error":
+        if how == "error":
             raise ImportError("no library here")
-        if setting.get("start") == "dies":
+        if how == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        if how == "stuck":
+            time.sleep(600)
 
     def execute(self, one: Task) -> Record:
         started = time.time()
@@ -134,6 +149,9 @@ class Bench:
             time.sleep(600)
         elif how == "meet":  # done when its counterpart in the other pool is under way, and not before
             while len(list(self.folder.glob(f"begun-{exam}-*-1"))) < 2:
+                time.sleep(0.01)
+        elif how == "long":  # until others have given up to start
+            while len(list(self.folder.glob("started-*"))) < pools.MOST_STARTS:
                 time.sleep(0.01)
         elif how == "vast":
             ctypes.create_string_buffer(2**33)

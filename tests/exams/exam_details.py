@@ -98,6 +98,8 @@ def predictions(scores=None):
             "model": model,
             "model_digest": model.encode().hex().ljust(64, "1")[:64],
             "bundle": "b" * 64,
+            "bundle_name": "a bundle",
+            "version": "2.3",
             "side": side,
             "target": target,
             "score": score,

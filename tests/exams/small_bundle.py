@@ -30,6 +30,7 @@ def small_bundle(
     image_heatmaps_seed: int | None = None,
     settings: ScreeningSettings = SMALL,
     name: str = "small",
+    version: str = "1",
     heatmap_threshold: float | None = None,
     symmetric: bool = False,
 ) -> Path:
@@ -44,6 +45,7 @@ def small_bundle(
         image_heatmaps_seed: of the classifier image-and-heatmaps alone.
         settings: of the stages.
         name: of the model.
+        version: of the model.
         heatmap_threshold: of segmentations.
         symmetric: the classifiers treat both breasts alike, as the published ones were trained to, but need not.
     """
@@ -64,6 +66,7 @@ def small_bundle(
     written = writing.write(
         to,
         name=name,
+        version=version,
         settings=settings,
         graphs=graphs,
         weights=weights,
@@ -106,7 +109,7 @@ def _patch(weights, size):
         helper.make_node("Gemm", [f"{layout.PATCHES}.features", "weights", "offset"], ["logits"]),
         helper.make_node("Softmax", ["logits"], [layout.PROBABILITIES], axis=1),
     ]
-    return _model(nodes, weights, {layout.PATCHES: ["batch", 3, size, size]})
+    return _model(nodes, weights, {layout.PATCHES: ["batch", 1, size, size]})
 
 
 def _angle(weights):

@@ -13,7 +13,7 @@ import pytest
 from engine_bench import COMMAND, drive, is_alive, outputs_of, task, wait_until, workers_of
 
 from spicula.errors import SpiculaError
-from spicula.exams.engines import sizes
+from spicula.exams.engines import pools, sizes
 from spicula.exams.engines.local import LocalEngine
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
@@ -82,17 +82,20 @@ def test_a_model_worker_that_eats_the_memory_is_ended(engine, monkeypatch):
 
 
 @linux
-def test_workers_killed_at_any_moment_cost_attempts_and_nothing_else(engine):
+def test_workers_killed_at_any_moment_cost_attempts_and_nothing_else(engine, monkeypatch):
+    # the dice may fall on one starting worker after the other, which is no reason here to give up
+    monkeypatch.setattr(pools, "MOST_STARTS", 1000)
     tasks = [*ok(60), *ok(60, "heatmaps", "model")]
     dice, killed = random.Random(0), []
 
-    def kill_one(told):
-        if len(killed) < min(20, len(told) // 5):
-            pid = dice.choice(workers_of(os.getpid()))
+    def kill(told):
+        due = min(20, len(told) // 4) - len(killed)
+        victims = workers_of(os.getpid())
+        for pid in dice.sample(victims, min(due, len(victims))):
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
-    done = drive(engine(), tasks, attempts=100, between=kill_one)
+    done = drive(engine(), tasks, attempts=100, between=kill)
     assert len(killed) == 20
     finished = Counter((one.task["exam"], one.task["step"]) for one in done if one.record is not None)
     assert finished == Counter((one["exam"], one["step"]) for _, one in tasks)
@@ -137,11 +140,29 @@ def test_waiting_for_nothing_ends(engine):
         ("refused", r"^the bundle is broken$"),
         ("error", r"worker processes cannot start \(ImportError: no library here\)"),
         ("dies", r"workers of the pool 'cpu' cannot start \(its worker died of SIGKILL"),
+        ("stuck", r"workers of the pool 'cpu' cannot start \(took more than 0.5 s to start\)"),
     ],
 )
-def test_workers_that_cannot_start_are_an_error_with_the_cause(engine, start, message):
+def test_workers_that_cannot_start_are_an_error_with_the_cause(engine, start, message, monkeypatch):
+    if start == "stuck":
+        monkeypatch.setattr(pools, "START_SECONDS", 0.5)
     with pytest.raises(SpiculaError, match=message):
         drive(engine(model_workers=0, start=start), ok(1))
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [("error", "ImportError: no library here"), ("dies", "its worker died of SIGKILL, as when memory runs out")],
+)
+def test_a_worker_that_is_ready_goes_on_when_no_other_can_start(engine, start, reason, capsys):
+    running = engine(model_workers=0, start=start, first=True)
+    drive(running, ok(1))  # for one task there is one worker, which is ready now
+    done = drive(running, [("cpu", task(f"long-{number}")) for number in range(6)])
+    assert all(one.record is not None for one in done)
+    # the tasks may be done before it is noticed that the last one died
+    assert wait_until(lambda: running.wait(0.1) == [] and running.room("cpu") == 2)
+    line = f"workers of the pool 'cpu' cannot start ({reason}); it goes on with the 1 that is ready\n"
+    assert capsys.readouterr().err == line
 
 
 def test_a_command_that_is_not_there(engine):

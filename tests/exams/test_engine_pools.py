@@ -34,8 +34,16 @@ class World:
 
     def __init__(self, fewest: int = 1, most: int = 2, seconds: float = 10.0) -> None:
         self.hired: list[Worker] = []
+        self.has_room = True
         self.pool: Pool[Worker] = Pool(
-            "cpu", fewest, most, {"crop": seconds}, hire=self.hire, give=self.give, end=self.end
+            "cpu",
+            fewest,
+            most,
+            {"crop": seconds},
+            hire=self.hire,
+            give=self.give,
+            end=self.end,
+            is_placed=lambda worker: self.has_room,
         )
 
     def hire(self, number: int) -> Worker:
@@ -179,6 +187,91 @@ def test_workers_that_never_get_ready_are_given_up():
         world.pool.ended(world.hired[-1], "killed")
 
 
+def fail_to_start(world: World, times: int) -> None:
+    for _ in range(times):
+        (starting,) = [worker for worker in world.pool.workers if not worker.is_ready]
+        assert world.pool.ended(starting, "killed") == []
+
+
+def test_those_that_are_ready_go_on_when_no_other_gets_ready(capsys):
+    world = World(most=2)
+    submitted(world, 4)
+    world.get_ready(world.hired[0])
+    fail_to_start(world, pools.MOST_STARTS)
+    assert world.pool.workers == world.hired[:1]
+    line = "workers of the pool 'cpu' cannot start (killed); it goes on with the 1 that is ready\n"
+    assert capsys.readouterr().err == line
+    for _ in range(4):
+        world.finish(world.hired[0])
+    assert world.pool.room == 2
+    assert world.pool.workers == world.hired[:1]
+
+
+def test_when_the_last_that_was_ready_is_gone_workers_that_cannot_start_are_an_error():
+    world = World(most=2)
+    submitted(world, 4)
+    world.get_ready(world.hired[0])
+    fail_to_start(world, pools.MOST_STARTS)
+    assert len(world.pool.ended(world.hired[0], "killed")) == 1
+    fail_to_start(world, pools.MOST_STARTS - 1)
+    with pytest.raises(SpiculaError, match="workers of the pool 'cpu' cannot start"):
+        world.pool.ended(world.pool.workers[0], "killed")
+
+
+def test_one_that_gets_ready_after_all_counts_again():
+    world = World(fewest=3, most=3)
+    world.pool.start()
+    submitted(world, 6)
+    world.get_ready(world.hired[0])
+    for _ in range(pools.MOST_STARTS):
+        world.pool.ended(world.pool.workers[-1], "killed")
+    late = world.pool.workers[1]
+    assert world.pool.workers == [world.hired[0], late]
+    world.get_ready(late)
+    while at_work := [worker for worker in world.hired if worker.tasks]:
+        world.finish(at_work[0])
+    assert world.pool.room == 4
+
+
+def test_a_worker_that_is_stuck_at_its_start_is_ended_and_cannot_start():
+    world = World(most=1)
+    submitted(world, 1)
+    for number in range(pools.MOST_STARTS):
+        world.pool.tick(pools.START_SECONDS)
+        assert not world.hired[number].is_ended
+        world.pool.tick(0.1)
+        assert world.hired[number].is_ended
+        if number < pools.MOST_STARTS - 1:
+            assert world.pool.ended(world.hired[number], "killed") == []
+    with pytest.raises(SpiculaError, match=r"'cpu' cannot start \(took more than 600 s to start\)"):
+        world.pool.ended(world.hired[-1], "killed")
+
+
+def test_one_that_gets_ready_just_when_it_is_ended_costs_nothing():
+    world = World(most=1)
+    (one,) = submitted(world, 1)
+    world.pool.tick(pools.START_SECONDS + 0.1)
+    assert world.hired[0].is_ended
+    world.get_ready(world.hired[0])
+    assert not world.hired[0].tasks
+    assert world.pool.ended(world.hired[0], "killed") == []
+    world.get_ready(world.hired[1])
+    assert list(world.hired[1].tasks) == [one]
+
+
+def test_to_wait_for_a_machine_is_no_start():
+    world = World(most=1)
+    world.has_room = False
+    submitted(world, 1)
+    world.pool.tick(100 * pools.START_SECONDS)
+    assert not world.hired[0].is_ended
+    world.has_room = True
+    world.pool.tick(pools.START_SECONDS)
+    assert not world.hired[0].is_ended
+    world.pool.tick(0.1)
+    assert world.hired[0].is_ended
+
+
 def test_idle_workers_may_die_as_often_as_they_like():
     world = World(fewest=1, most=1)
     for _ in range(3 * pools.MOST_STARTS):
@@ -215,12 +308,13 @@ def test_whatever_happens_every_task_has_exactly_one_outcome(dice, most, count):
             continue
         worker = dice.choice(world.pool.workers)
         happens = dice.choice(["go on", "go on", "go on", "die", "time"])
-        if not worker.is_ready and unlucky == pools.MOST_STARTS - 1:
-            happens = "go on"
-        if happens == "time":
-            world.pool.tick(dice.choice([0.1, 3.0, 11.0, 61.0]))
+        if not worker.is_ready and unlucky == pools.MOST_STARTS - 1 and not world.pool.ready_count:
+            unlucky = 0
+            world.get_ready(worker)
+        elif happens == "time":
+            world.pool.tick(dice.choice([0.1, 3.0, 11.0, 61.0, pools.START_SECONDS + 1]))
         elif happens == "die" or worker.is_ended:
-            unlucky += not worker.is_ready
+            unlucky = (unlucky + (not worker.is_ready)) % pools.MOST_STARTS
             told += [done.task["id"] for done in world.pool.ended(worker, "killed")]
             assert worker not in world.pool
         elif not worker.is_ready:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -84,7 +85,10 @@ import json, sys
 job = json.loads(sys.argv[1])
 sys.path.insert(0, job["here"])
 from engine_bench import COMMAND, drive, task
+from spicula.exams.engines import pools
 from spicula.exams.engines.ray import RayEngine
+
+pools.START_SECONDS = job["start_seconds"]
 
 if __name__ == "__main__":
     engine = RayEngine(
@@ -116,17 +120,18 @@ def on_ray(tmp_path):
     needs_ray()
     started = []
 
-    def start(tasks, address=None, *, attempts=3, seconds=0.0, limit=None, cpu_workers=(1, 2), start=None):
+    def start(tasks, address=None, *, attempts=3, seconds=0.0, limit=None, cpu_workers=(1, 2), start=None, hang=None):
         job = {
             **{"here": str(Path(__file__).parent), "artefacts": str(tmp_path / "artefacts"), "tasks": tasks},
             **{"address": address, "attempts": attempts, "seconds": seconds, "limit": limit},
-            **{"cpu_workers": cpu_workers, "start": start},
+            **{"cpu_workers": cpu_workers, "start": start, "start_seconds": 600 if hang is None else 1},
         }
+        seen = {} if hang is None else {"PYTHONPATH": str(hang)}
         (tmp_path / "artefacts").mkdir(exist_ok=True)
         started.append(
             subprocess.Popen(
                 [sys.executable, "-c", DRIVER, json.dumps(job)],
-                env={**os.environ, **TOKEN},
+                env={**os.environ, **TOKEN, **seen},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -148,7 +153,7 @@ def finished(process) -> dict:
 
 
 #: What Ray calls its processes: an actor, and one that is at a task.
-ACTOR, AT_WORK = "ray::RayWorker", "ray::RayWorker.execute"
+ACTOR, AT_WORK = "ray::RayActor", "ray::RayActor.execute"
 
 
 def ok(count: int, how: str = "ok"):
@@ -239,6 +244,29 @@ def test_workers_that_cannot_start_name_the_cause_and_the_machine(on_ray):
     host = socket.gethostname()
     expected = f"SpiculaError: worker processes cannot start (ImportError: no library here) (on the Ray machine {host})"
     assert errors.strip().splitlines()[-1].endswith(expected)
+
+
+#: Python reads this at its start: in Ray's processes, and there alone, an import never ends.
+HANGING = """
+import sys, time
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "spicula.exams.engines.ray_worker" and sys.argv[0].endswith("default_worker.py"):
+            time.sleep(600)
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.slow
+def test_actors_that_hang_at_their_start_are_ended_and_cannot_start(on_ray, tmp_path):
+    (tmp_path / "hang").mkdir()
+    (tmp_path / "hang" / "sitecustomize.py").write_text(HANGING)
+    process = on_ray(ok(1), hang=tmp_path / "hang")
+    _, errors = process.communicate(timeout=300)
+    last = errors.strip().splitlines()[-1]
+    assert re.search(r"workers of the pool '(cpu|model)' cannot start \(took more than 1 s to start\)$", last)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])

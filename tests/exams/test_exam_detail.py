@@ -14,6 +14,7 @@ from small_bundle import small_bundle
 from spicula import exams, files
 from spicula.errors import UsageError
 from spicula.exams import models
+from spicula.exams.outputs.abouts import history_of
 from spicula.exams.outputs.detail import describe_heatmap, detail_of, pictures_of
 from spicula.exams.stages import heatmaps
 
@@ -61,6 +62,14 @@ def test_predictions_are_those_of_the_ledger_to_seven_digits(finished, detail):
     wanted = {(row["model"], sides[row["side"]], row["target"]): round(row["score"], 7) for row in rows}
     assert {(one["model"], one["side"], one["target"]): one["score"] for one in detail["predictions"]} == wanted
     assert {one["bundle"] for one in detail["predictions"]} == {models.load(finished.bundle).screening.digest}
+
+
+def test_scores_and_history_name_the_bundle_that_made_them(finished, detail):
+    assert {(one["bundle_name"], one["version"]) for one in detail["predictions"]} == {("small", "1")}
+    abouts = {row["step"]: row.get("about") for row in history_of(finished.ledger, DONE[0]) if row["what"] == "step"}
+    named = {step: (about["name"], about["version"]) for step, about in abouts.items() if about}
+    with_networks = ("heatmaps", "classify:image-only", "classify:image-and-heatmaps")
+    assert named == dict.fromkeys(with_networks, ("small", "1"))
 
 
 def test_steps_have_versions_keys_times_and_models(detail):

@@ -8,7 +8,7 @@ import pytest
 
 from spicula import cli
 from spicula.exams import schedule
-from spicula.exams.engines import local, pools, ray, sizes
+from spicula.exams.engines import local, pooled, pools, ray, sizes
 from spicula.exams.stages import STAGES
 from spicula.imaging import worker_process
 
@@ -34,12 +34,13 @@ def test_the_numbers_are_those_of_the_code(page):
         f"a CPU worker wants over {worker_process.MEMORY_BYTES // 2**30} GiB",
         f"over {local.MEMORY_SHARE:.0%} of the machine's memory".replace("%", " %"),
         f"{schedule.MOST_ATTEMPTS} attempts; then it is listed as failed",
-        f"when {pools.MOST_STARTS} in a row are killed",
+        f"is not ready {pools.START_SECONDS:.0f} s after its start",
+        f"{pools.MOST_STARTS} in a row die or are ended before they are ready",
         f"nothing to do for {pools.IDLE_SECONDS:.0f} seconds",
         f"after {ray.PATIENCE_SECONDS:.0f} seconds without any",
     ):
         assert text in page, text
-    assert local.TURN_SECONDS == 0.5, "twice a second"
+    assert pooled.TURN_SECONDS == 0.5, "twice a second"
 
 
 def test_every_stage_stands_in_its_pool(page):

@@ -1,6 +1,8 @@
 """Reading the images of an exam, and storing crops."""
 
 import hashlib
+import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image as PillowImage
 
+from spicula import stores
 from spicula.bundle.screening.settings import ScreeningSettings
 from spicula.convert import png
 from spicula.errors import RejectedImageError
@@ -126,6 +129,62 @@ def test_a_file_that_is_gone_is_stale(tmp_path):
 def test_what_the_disk_fails_to_give_is_no_refusal(tmp_path):
     with pytest.raises(IsADirectoryError):
         read_image(ImageFile("a", "L-CC", str(tmp_path), "0" * 64))
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_refused_for_good(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    file = write(path, np.ones((4, 5), np.uint16))
+
+    def read_what_was_exchanged(asked, frame):
+        path.write_bytes(b"half")
+        return read_pixels(asked, frame)
+
+    monkeypatch.setattr(reading, "read_pixels", read_what_was_exchanged)
+    assert stale(file) == "a (L-CC): it changed while it was read; index the images again"
+
+
+@pytest.fixture
+def stored(object_store, tmp_path, monkeypatch):
+    """A function that puts an image into a bucket, and returns how an exam names it; no copy stays on the disk."""
+    stores.shared.cache_clear()
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+    def put(array):
+        there = write(tmp_path / "a.png", array)
+        object_store.put("in/MEIER EVA #1/a.png", (tmp_path / "a.png").read_bytes())
+        return replace(there, path=f"{object_store.address}/in/MEIER EVA #1/a.png")
+
+    yield put
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_an_object_is_read_as_a_file_is(stored):
+    array = np.arange(20, dtype=np.uint16).reshape(4, 5)
+    np.testing.assert_array_equal(read_image(stored(array)).pixels, array)
+
+
+def test_an_object_that_changed_or_is_gone_is_stale(stored, object_store):
+    file = stored(np.ones((4, 5), np.uint16))
+    object_store.put("in/MEIER EVA #1/a.png", b"another")
+    assert stale(file) == "a (L-CC): it changed after it was indexed; index the images again"
+    object_store.remove("in/MEIER EVA #1/a.png")
+    assert stale(file) == "a (L-CC): its file is gone; index the images again"
+
+
+def test_a_damaged_object_is_refused(stored):
+    assert "8 bits a pixel" in refusal(stored(np.ones((4, 5), np.uint8)))
+
+
+def test_a_store_that_does_not_answer_is_no_refusal(s3_store, monkeypatch):
+    stores.shared.cache_clear()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    file = ImageFile("a", "L-CC", f"{s3_store.address}/MEIER/a.png", "0" * 64)
+    with pytest.raises(OSError, match=rf"^a \(L-CC\): {s3_store.address} cannot be read: .*127.0.0.1:1") as error:
+        read_image(file)
+    assert "MEIER" not in str(error.value)
+    assert "\n" not in str(error.value)
+    stores.shared.cache_clear()
 
 
 def test_a_damaged_file_is_refused(tmp_path):

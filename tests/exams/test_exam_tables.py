@@ -6,13 +6,16 @@ from datetime import datetime, timedelta, timezone
 
 import pyarrow.parquet as pq
 import pytest
-from finished_workspace import BLACK, DONE, INCOMPLETE, finished_workspace
+from finished_workspace import BLACK, DONE, INCOMPLETE, ONE_WORKER, finished_workspace
 from hypothesis import given
 from hypothesis import strategies as st
+from small_bundle import small_bundle
 
-from spicula import RESEARCH_NOTICE, predictions
+from spicula import RESEARCH_NOTICE, exams, predictions
 from spicula.errors import UsageError
+from spicula.exams import models
 from spicula.exams.outputs import tables
+from spicula.exams.outputs.detail import detail_of
 from spicula.exams.types import ExamInput, ImageFile
 
 WHEN = datetime(2026, 11, 21, 15, 4, 5, tzinfo=timezone(timedelta(hours=1)))
@@ -60,14 +63,14 @@ NAMES = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1)
 
 
 @given(st.dictionaries(NAMES, st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=6), st.randoms())
-def test_sides_are_never_swapped_whatever_the_order_of_rows(exams, random):
-    given_rows = [row for exam, scores in exams.items() for row in rows(exam, scores=scores)]
+def test_sides_are_never_swapped_whatever_the_order_of_rows(scored, random):
+    given_rows = [row for exam, scores in scored.items() for row in rows(exam, scores=scores)]
     random.shuffle(given_rows)
     found = list(csv.DictReader(io.StringIO(tables.published(given_rows, "image-only"), newline="")))
-    assert [one["exam"] for one in found] == sorted(exams)
+    assert [one["exam"] for one in found] == sorted(scored)
     for one in found:
         scores = [float(one[name]) for name in PUBLISHED[1:]]
-        assert scores == pytest.approx(list(exams[one["exam"]]), abs=5.1e-5)
+        assert scores == pytest.approx(list(scored[one["exam"]]), abs=5.1e-5)
 
 
 def test_a_model_without_all_four_is_refused_with_the_way_out():
@@ -168,6 +171,56 @@ def test_a_model_that_no_run_had_is_refused_whatever_the_form(tmp_path, ending):
     with pytest.raises(UsageError, match="'other'; there are some of image-only"):
         tables.write(tmp_path / f"p{ending}", rows("e"), [], "other")
     assert not list(tmp_path.iterdir())
+
+
+def refused_row(exam, reason="no breast"):
+    return {"exam_id": exam, "model": "image-only", "step": "crop", "status": "refused", "reason": reason}
+
+
+@pytest.mark.parametrize("exam", ["=1+2", "+x", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "-", "+1e"])
+@pytest.mark.parametrize("has_scores", [True, False])
+def test_an_id_that_a_spreadsheet_would_run_is_refused_as_csv_and_kept_as_parquet(tmp_path, exam, has_scores):
+    scores, unscored = (rows(exam), []) if has_scores else (rows("e"), [refused_row(exam)])
+    with pytest.raises(UsageError, match="as a formula; write Parquet instead"):
+        tables.write(tmp_path / "p.csv", scores, unscored)
+    assert not list(tmp_path.iterdir())
+    beside = tables.write(tmp_path / "p.parquet", scores, unscored)
+    ids = predictions.read(tmp_path / "p.parquet")["exam_id"].to_pylist() + pq.read_table(beside)["exam_id"].to_pylist()
+    assert exam in ids
+
+
+@pytest.mark.parametrize("exam", ["-7", "+49", "-0.5", "1-2", "a=1", "exam @home", "0012"])
+def test_ids_that_no_spreadsheet_runs_are_written_as_they_are(tmp_path, exam):
+    tables.write(tmp_path / "p.csv", rows(exam), [])
+    (found,) = csv.DictReader((tmp_path / "p.csv").read_text().splitlines())
+    assert found["exam"] == exam
+
+
+def test_a_reason_that_a_spreadsheet_would_run_is_marked_as_text(tmp_path):
+    unscored = [refused_row("e", "-2+3 (L-CC): is not there"), refused_row("f", "no breast"), refused_row("g", None)]
+    beside = tables.write(tmp_path / "p.csv", [], unscored)
+    reasons = [row["reason"] for row in csv.DictReader(beside.read_text().splitlines())]
+    assert reasons == ["'-2+3 (L-CC): is not there", "no breast", ""]
+
+
+def test_a_parquet_says_what_its_scores_are_for(tmp_path):
+    tables.write(tmp_path / "p.parquet", rows("e"), [])
+    assert pq.read_schema(tmp_path / "p.parquet").metadata[b"notice"].decode() == RESEARCH_NOTICE
+    pandas = pytest.importorskip("pandas", reason="what pandas shows needs pandas")
+    assert pandas.read_parquet(tmp_path / "p.parquet").attrs == {"notice": RESEARCH_NOTICE}
+
+
+def test_the_version_is_that_of_the_bundle_that_made_the_score(tmp_path):
+    """The same networks in a bundle with another version make nothing new: the scores stay those of the first."""
+    finished = finished_workspace(tmp_path)
+    (made_by,) = {row["bundle"] for row in tables.scores_of(finished.ledger)}
+    newer = small_bundle(tmp_path / "newer", version="2")
+    outcome = exams.run(finished.source, finished.workspace, models.load(newer), ONE_WORKER)
+    assert outcome.executed == {}
+    assert finished.ledger.configuration()[-1].about["version"] == "2"
+    assert {(row["version"], row["bundle"]) for row in tables.scores_of(finished.ledger)} == {("1", made_by)}
+    exam = detail_of(finished.ledger, finished.artefacts, DONE[0])
+    assert {(one["version"], one["bundle"]) for one in exam["predictions"]} == {("1", made_by)}
 
 
 def test_other_endings_are_refused(tmp_path):

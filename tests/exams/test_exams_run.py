@@ -140,6 +140,155 @@ def test_a_damaged_image_is_refused_and_the_others_go_on(tmp_path):
     assert {row["exam_id"] for row in table(tmp_path / "ws", "predictions")} == {"exam-0000", "exam-0002"}
 
 
+def artefact(workspace: Path, step: str, exam: str = "exam-0001", image: int = 0) -> Path:
+    """The file that a step made of an image."""
+    rows = [row for row in table(workspace, "steps") if (row["step"], row["exam_id"]) == (step, exam)]
+    outputs = rows[-1]["outputs"]
+    folder = workspace / "artefacts"
+    name = json.loads((folder / outputs[:2] / f"{outputs}.json").read_text())["images"][image]["file"]
+    return folder / name[:2] / name
+
+
+def damage(path: Path) -> bytes:
+    """Change one byte in the middle of a file, and return what it was."""
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :])
+    return content
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_lost_crops_are_made_again_for_a_new_model(tmp_path, workers):
+    source, workspace = small_exams(tmp_path / "in", range(3)), tmp_path / "ws"
+    engine = EngineOptions(cpu_workers=workers, model_workers=workers, streams=1)
+    other = models.load(small_bundle(tmp_path / "other", patch_seed=1, image_seed=1))
+    exams.run(source, tmp_path / "whole", other, engine)
+    bring(source, workspace, small_bundle(tmp_path / "bundle"))
+    missing, damaged = artefact(workspace, "crop"), artefact(workspace, "crop", image=2)
+    content = missing.read_bytes(), damage(damaged)
+    missing.unlink()
+
+    outcome = exams.run(source, workspace, other, engine)
+    assert outcome.failed == [] and outcome.remade == {"crop": 1}
+    assert "1 lost results made again" in outcome.as_text()
+    assert (missing.read_bytes(), damaged.read_bytes()) == content
+    digest = {row["bundle"] for row in table(tmp_path / "whole", "predictions")}
+    whole = scores(tmp_path / "whole")
+    found = {
+        (row["exam_id"], row["step"], row["side"], row["target"]): row["score"]
+        for row in table(workspace, "predictions")
+        if row["bundle"] in digest
+    }
+    assert found == whole
+    keys = [row["key"] for row in table(workspace, "steps")]
+    assert len(keys) == len(set(keys))
+    assert bring(source, workspace, tmp_path / "bundle").as_json()["executed"] == {}
+
+
+def test_what_is_damaged_is_found_when_asked_for_and_made_again_with_nothing_left_to_do(tmp_path, capsys):
+    source, workspace = small_exams(tmp_path / "in", range(2)), tmp_path / "ws"
+    bundle = small_bundle(tmp_path / "bundle")
+    bring(source, workspace, bundle)
+    before = scores(workspace)
+    heatmaps, crop, picture = (artefact(workspace, step) for step in ("heatmaps", "crop", "visualize"))
+    contents = damage(heatmaps), damage(crop), picture.read_bytes()
+    picture.unlink()
+    for command in (["show", "exam-0001"], ["report", "exam-0001", "--to", str(tmp_path / "page")]):
+        assert main(["exams", *command, "--workspace", str(workspace)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{heatmaps} is damaged" in line
+        assert f"spicula exams run SOURCE --workspace {workspace} --bundle BUNDLE --check-artefacts" in line
+    assert bring(source, workspace, bundle).as_json()["executed"] == {}
+    assert heatmaps.read_bytes() != contents[0]
+
+    run = ["exams", "run", str(source), "--workspace", str(workspace), "--bundle", str(bundle), "--check-artefacts"]
+    assert main([*run, "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["remade"] == {"crop": 1, "heatmaps": 1, "visualize": 1}
+    assert (outcome["executed"], outcome["failed"]) == ({}, [])
+    assert (heatmaps.read_bytes(), crop.read_bytes(), picture.read_bytes()) == contents
+    assert scores(workspace) == before
+    assert main(["exams", "show", "exam-0001", "--workspace", str(workspace)]) == 0
+    capsys.readouterr()
+    assert main(run) == 0
+    assert capsys.readouterr().out.startswith("2 exams: nothing left to do; 0 failed, 0 refused, 0 files of no exam\n")
+
+
+def test_a_lost_manifest_of_scores_is_made_again_and_the_scores_stay_one_a_key(tmp_path):
+    source, workspace = small_exams(tmp_path / "in", range(2)), tmp_path / "ws"
+    bundle = small_bundle(tmp_path / "bundle")
+    bring(source, workspace, bundle)
+    rows = table(workspace, "predictions")
+    (outputs,) = {
+        row["outputs"]
+        for row in table(workspace, "steps")
+        if (row["step"], row["exam_id"]) == ("classify:image-only", "exam-0000")
+    }
+    (workspace / "artefacts" / outputs[:2] / f"{outputs}.json").unlink()
+    assert bring(source, workspace, bundle, check_artefacts=True).remade == {"classify:image-only": 1}
+    assert len(table(workspace, "predictions")) == len(rows)
+    assert (workspace / "artefacts" / outputs[:2] / f"{outputs}.json").exists()
+
+
+def test_what_is_lost_with_its_images_fails_and_heals_when_they_are_back(tmp_path, monkeypatch):
+    source, workspace = small_exams(tmp_path / "in", range(2)), tmp_path / "ws"
+    bring(source, workspace, small_bundle(tmp_path / "bundle"))
+    artefact(workspace, "crop").unlink()
+    path, elsewhere = source / "exam-0001" / "L_CC.png", tmp_path / "elsewhere.png"
+    engine_of = exams.engine_of
+
+    def without_the_file(*arguments):
+        path.rename(elsewhere)
+        return engine_of(*arguments)
+
+    monkeypatch.setattr(exams, "engine_of", without_the_file)
+    other = small_bundle(tmp_path / "other", patch_seed=1)
+    outcome = bring(source, workspace, other)
+    assert {(one["exam"], one["step"]) for one in outcome.failed} == {("exam-0001", "crop"), ("exam-0001", "heatmaps")}
+    assert all("crop cannot make it again" in one["reason"] for one in outcome.failed)
+    assert all("its file is gone" in one["reason"] for one in outcome.failed)
+
+    monkeypatch.undo()
+    elsewhere.rename(path)
+    later = bring(source, workspace, other)
+    assert (later.failed, later.failed_earlier) == ([], 1)
+    assert later.as_text().endswith("; 1 steps failed earlier (retry with --retry-failed)")
+    healed = bring(source, workspace, other, retry_failed=True)
+    assert (healed.failed, healed.failed_earlier, healed.remade) == ([], 0, {"crop": 1})
+    assert {row["exam_id"] for row in table(workspace, "steps") if row["run"] == healed.run} == {"exam-0001"}
+
+
+def test_runs_of_both_modes_at_once_do_not_see_each_others_refusals(tmp_path, monkeypatch):
+    from spicula.exams.ledger import Ledger
+
+    source, workspace = small_exams(tmp_path / "in", range(2)), tmp_path / "ws"
+    (source / "exam-0001" / "R_MLO.png").unlink()
+    bundle = small_bundle(tmp_path / "bundle")
+    add_exams = Ledger.add_exams
+
+    def then_the_other(mode):
+        def add(ledger, found, run):
+            """The other run takes in the exams between this one's intake and its plan."""
+            monkeypatch.undo()
+            written = add_exams(ledger, found, run)
+            exams.run(source, workspace, models.load(bundle, mode=mode), ONE_WORKER)
+            return written
+
+        return add
+
+    monkeypatch.setattr(Ledger, "add_exams", then_the_other("exam"))
+    single = exams.run(source, workspace, models.load(bundle, mode="single-image"), ONE_WORKER)
+    assert (single.refused, single.failed) == ([], [])
+    sides = {row["side"] for row in table(workspace, "predictions") if row["exam_id"] == "exam-0001"}
+    assert sides == {"L-CC", "R-CC", "L-MLO"}
+
+    shutil.rmtree(workspace)
+    monkeypatch.setattr(Ledger, "add_exams", then_the_other("single-image"))
+    whole = exams.run(source, workspace, models.load(bundle), ONE_WORKER)
+    assert [(one["exam"], one["step"]) for one in whole.refused] == [("exam-0001", "intake")]
+    assert "exam-0001" not in {row["exam_id"] for row in table(workspace, "steps") if row["run"] == whole.run}
+
+
 def test_without_a_model_nothing_is_started(tmp_path, capsys):
     source = small_exams(tmp_path / "in", range(1))
     assert main(["exams", "run", str(source), "--workspace", str(tmp_path / "ws")]) == 2
@@ -188,7 +337,7 @@ def test_a_workspace_among_the_exams_is_refused(tmp_path, monkeypatch, capsys, c
     source, bundle = small_exams(tmp_path / "in", range(1)), small_bundle(tmp_path / "bundle")
     monkeypatch.chdir(source)
     assert main(["exams", command, ".", "--workspace", "results/ws", "--bundle", str(bundle)]) == 2
-    assert "put it beside that folder" in capsys.readouterr().err
+    assert "put it beside" in capsys.readouterr().err
     assert sorted(path.name for path in source.iterdir()) == ["exam-0000"]
 
 

@@ -28,7 +28,7 @@ def tissue(seed, height, width):
 
 def score(patch):
     """A stand-in for the patch classifier: malignant is told by the first pixel, benign by the last."""
-    return np.array([[patch[0, 0, 0, 0], patch[0, 2, -1, -1], 0, 0]], np.float32) / 8 + 0.5
+    return np.array([[patch[0, 0, 0, 0], patch[0, 0, -1, -1], 0, 0]], np.float32) / 8 + 0.5
 
 
 def network(inputs):
@@ -76,7 +76,7 @@ def test_few_patches_are_in_memory_at_a_time():
     pixels = tissue(0, 700, 700)
     settings = SETTINGS.model_copy(update={"patch": 256, "stride": 16})
     patches = len(starts(700, 256, 16, random.Random(0))) ** 2
-    assert patches * 256 * 256 * 3 * 4 > 600e6
+    assert patches * 256 * 256 * 4 > 200e6
     tracemalloc.start()
     try:
         heatmaps([cropped("L-CC", pixels)], network, settings)

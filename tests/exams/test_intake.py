@@ -1,7 +1,6 @@
 """Intake of an Index: which images make which exam, what is refused and why."""
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -240,8 +239,8 @@ def test_what_is_no_source_is_said(tmp_path, read):
         intake.read(tmp_path / "missing")
     with pytest.raises(UsageError, match="no Index at"):
         intake.read(tmp_path / "missing.parquet")
-    with pytest.raises(UsageError, match="mount the bucket"):
-        intake.read(Path("s3://bucket/exams"))
+    with pytest.raises(UsageError, match=r"expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"):
+        intake.read("https://bucket.example/exams")
     (tmp_path / "exams.zip").write_bytes(b"PK")
     with pytest.raises(UsageError, match="neither a folder nor an Index"):
         intake.read(tmp_path / "exams.zip")

@@ -14,8 +14,8 @@ from test_ledger_processes import assert_each_once, finish_together, start, undi
 pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
 
 from spicula.errors import SpiculaError, UsageError
-from spicula.exams.artefacts import place_of
 from spicula.exams.ledger import Ledger
+from spicula.stores import place_of
 
 
 @pytest.fixture

@@ -78,8 +78,9 @@ def test_each_place_has_the_patch_that_stands_there(height, width, top, left, si
     assert len(cuts) == patches.count
     for row, y in enumerate(patches.tops):
         for column, x in enumerate(patches.lefts):
-            expected = np.broadcast_to(values[y : y + 32, x : x + 32], (1, 3, 32, 32))
-            np.testing.assert_array_equal(cuts[patches.slots[row, column]], expected)
+            cut = cuts[patches.slots[row, column]]
+            assert (cut.shape, cut.dtype, cut.flags.c_contiguous) == ((1, 1, 32, 32), np.float32, True)
+            np.testing.assert_array_equal(cut[0, 0], values[y : y + 32, x : x + 32])
 
 
 def test_blank_patches_are_cut_once():

@@ -15,6 +15,7 @@ from exam_dicoms import CANARIES, VIEWS, mammogram, study
 from small_bundle import small_bundle
 from small_exams import NAMES, small_exam, small_exams
 
+from spicula import stores
 from spicula.errors import SpiculaError, UsageError
 from spicula.exams.watching import ModelState, Patience, State, hand_on_models, scan, scan_models, watch
 
@@ -179,6 +180,75 @@ def test_temporary_names_are_passed_over_and_problems_told_once(looker):
     scan(looker.folder, looker.state, 30, PATIENCE)
     found = scan(looker.folder, looker.state, 40, PATIENCE)
     assert (found.arrived[0].notes, found.problems) == (("L_CC_2 (L-CC) is set aside: a copy of L_CC",), [])
+
+
+# buckets
+
+
+@pytest.fixture
+def bucket(s3_store, tmp_path):
+    """Looks at a prefix of a bucket at the times that a test says, and hands on what arrives."""
+    stores.shared.cache_clear()
+    looker = Looker(tmp_path / "in")
+    looker.folder = f"{s3_store.address}/in"
+    return looker
+
+
+def test_exams_in_a_bucket_arrive_as_in_a_folder(bucket, s3_store, tmp_path):
+    assert bucket.at(0) == ([], {}, {})
+    s3_store.upload(small_exam(tmp_path / "a", 1), "in/a")
+    s3_store.upload(small_exam(tmp_path / "b", 2, NAMES[:3]), "in/b")
+    assert bucket.at(100) == ([], {}, {})
+    assert bucket.at(110) == (["a"], {}, {"b": "no R-MLO yet"})
+    s3_store.record()
+    assert bucket.at(120) == ([], {}, {"b": "no R-MLO yet"})
+    assert s3_store.fetched() == []
+    s3_store.upload(small_exam(tmp_path / "c", 3), "in/c")
+    assert bucket.at(130) == ([], {}, {"b": "no R-MLO yet"})
+    assert bucket.at(140)[0] == ["c"]
+    assert bucket.at(710) == ([], {"b": "no R-MLO after 600 s"}, {})
+    s3_store.put("in/a/L_CC.png", (tmp_path / "c/R_CC.png").read_bytes())
+    assert bucket.at(720) == ([], {}, {"a": "files beside it are still being written"})
+    s3_store.record()
+    assert bucket.at(730)[0] == ["a"]
+    assert s3_store.fetched() == ["in/a/L_CC.png"]
+
+
+def test_what_could_not_be_read_is_tried_again_though_nothing_changed(bucket, s3_store, tmp_path, monkeypatch):
+    s3_store.upload(small_exam(tmp_path / "a", 1), "in/a")
+    fetched, refused = stores.fetched, ["R_MLO.png"]
+
+    def fetch(address, suffix=""):
+        if address.rpartition("/")[2] in refused:
+            raise PermissionError
+        return fetched(address, suffix)
+
+    monkeypatch.setattr(stores, "fetched", fetch)
+    bucket.at(0)
+    assert bucket.at(10)[2] == {"a": "no R-MLO yet"}
+    refused.clear()
+    assert bucket.at(20)[0] == ["a"]
+
+
+def test_a_bucket_that_cannot_be_reached_for_a_while_ends_nothing(bucket, s3_store, tmp_path, monkeypatch, capsys):
+    s3_store.upload(small_exam(tmp_path / "a", 1), "in/a")
+    objects, failures = stores.objects, [SpiculaError("s3://x cannot be listed: TimeoutError")] * 2
+    monkeypatch.setattr(stores, "objects", lambda place: fail(failures.pop()) if failures else objects(place))
+    calls = run_until(bucket.folder, bool)
+    assert [exam.exam_id for exam in calls[0].exams] == ["a"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"watching {bucket.folder}; end with Ctrl-C"
+    assert lines[1] == "spicula: s3://x cannot be listed: TimeoutError; trying again every 0.1 s"
+    assert not lines[2].startswith("spicula: ")
+
+
+def fail(error):
+    raise error
+
+
+def test_a_bucket_that_is_not_there_is_no_place_to_watch(bucket):
+    with pytest.raises(UsageError, match="there is no bucket s3://no-such-bucket-at-all"):
+        watch("s3://no-such-bucket-at-all/in", lambda arrivals: None, stop=lambda: False)
 
 
 # models

@@ -5,23 +5,19 @@ What has no record there, or a file that differs from it by a bit, counts as not
 """
 
 import json
-import logging
-import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from spicula import files
+from spicula import files, stores
 from spicula.acquire import records
 from spicula.acquire.records import Record
 from spicula.errors import SpiculaError, UsageError
 from spicula.progress import say
 
-#: What a mirror may be, and the package that reaches it.
-SCHEMES: Mapping[str, str] = {"file": "fsspec", "s3": "s3fs", "gs": "gcsfs"}
 #: After so many failures in a row a mirror is not asked any more.
 MAX_FAILURES = 3
 
@@ -105,7 +101,7 @@ class Mirror:
             self._record("is anybody there?")
             there = self._scheme == "file" or self._files.exists(self._root.split("/")[0])
         except Exception as error:
-            raise SpiculaError(f"the mirror {self.url} cannot be read: {_reason(error)}") from None
+            raise SpiculaError(f"the mirror {self.url} cannot be read: {stores.reason(error)}") from None
         if not there:
             raise SpiculaError(f"the mirror {self.url} is not there: make the bucket first, or leave --mirror out")
 
@@ -172,7 +168,7 @@ class Mirror:
             self._said.add(what)
             gave_up = self._failures == MAX_FAILURES
         if news:
-            say(f"mirror: {self.url} could not be {what}: {_reason(error)}")
+            say(f"mirror: {self.url} could not be {what}: {stores.reason(error)}")
         if gave_up:
             say(f"mirror: {self.url} failed {MAX_FAILURES} times in a row; going on without it")
 
@@ -184,37 +180,21 @@ class _Damaged(Exception):
 def _parse(url: str) -> tuple[str, str]:
     """Return the scheme of a mirror's address and its root as the file system writes it, without a last slash."""
     parts = urlsplit(url)
-    path = unquote(parts.path).rstrip("/")
-    root = path if parts.scheme == "file" else f"{parts.netloc}{path}"
-    complete = path.startswith("/") and not parts.netloc if parts.scheme == "file" else bool(parts.netloc)
-    if parts.scheme not in SCHEMES or not complete or parts.query or "@" in parts.netloc or ".." in root.split("/"):
+    found = stores.parse(url)
+    if parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc and not parts.query:
+        found = "file", unquote(parts.path).rstrip("/")
+    if found is None or ".." in found[1].split("/"):
         raise UsageError(f"--mirror {url}: expected s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///FOLDER")
-    return parts.scheme, root
+    return found
 
 
 def _file_system(scheme: str, url: str) -> Any:
-    """Return what reads and writes there: fsspec's file system of that scheme, with limits on what it waits for."""
-    # what fails is ours to report, once and in one line
-    logging.getLogger(SCHEMES[scheme]).setLevel(logging.CRITICAL)
-    quick = {"skip_instance_cache": True, "use_listings_cache": False}
-    try:
-        if scheme == "s3":
-            from s3fs import S3FileSystem
+    """Return what reads and writes there: fsspec's file system of that scheme."""
+    if scheme != "file":
+        return stores.file_system(url, f"the mirror {url}")
+    from fsspec.implementations.local import LocalFileSystem
 
-            # one stream a file: several files are under way already, and parts in memory add up
-            tries = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
-            return S3FileSystem(config_kwargs=tries, max_concurrency=1, **quick)
-        if scheme == "gs":
-            from gcsfs.core import GCSFileSystem
-
-            return GCSFileSystem(**quick)
-        from fsspec.implementations.local import LocalFileSystem
-
-        return LocalFileSystem(skip_instance_cache=True)
-    except ImportError:
-        raise UsageError(f"--mirror {url} needs {SCHEMES[scheme]}: pip install 'spicula[archives]'") from None
-    except Exception as error:  # of missing or odd credentials
-        raise SpiculaError(f"the mirror {url} cannot be read: {_reason(error)}") from None
+    return LocalFileSystem(skip_instance_cache=True)
 
 
 def _record_path(key: str) -> str:
@@ -241,9 +221,3 @@ def _counter(tell: Callable[[int], None]) -> Any:
                 raise RuntimeError("stopped") from None
 
     return Counter()
-
-
-def _reason(error: Exception) -> str:
-    """Return what failed, in one line and without the addresses of single files."""
-    text = re.sub(r"(https?://[^/\s\"]+)[^\s\"]*", r"\1", " ".join(str(error).split()))
-    return f"{type(error).__name__}{f' ({text[:150]})' if text else ''}"

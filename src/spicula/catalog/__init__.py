@@ -1,27 +1,15 @@
 """The catalog: one file a dataset, each turning an archive's own layout and metadata into the Index."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 
-from spicula.catalog import (
-    breakhis,
-    build,
-    cbis_ddsm,
-    cmmd,
-    exam_folders,
-    folder,
-    idc_patches,
-    inbreast,
-    mini_mias,
-    pacs,
-    phantom,
-    vindr_mammo,
-)
+from spicula.catalog import build
 from spicula.catalog.types import CatalogOptions, Dataset, Option, Reading
 from spicula.errors import UsageError
 
@@ -29,25 +17,40 @@ __all__ = ["DATASETS", "CatalogOptions", "Dataset", "Option", "Reading", "class_
 
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
-#: Every dataset, by name.
-DATASETS: Mapping[str, Dataset] = MappingProxyType(
+#: Where every dataset is described, by its name.
+_MODULES: Mapping[str, str] = MappingProxyType(
     {
-        dataset.name: dataset
-        for dataset in (
-            mini_mias.DATASET,
-            breakhis.DATASET,
-            idc_patches.DATASET,
-            cbis_ddsm.DATASET,
-            vindr_mammo.DATASET,
-            inbreast.DATASET,
-            cmmd.DATASET,
-            pacs.DATASET,
-            exam_folders.DATASET,
-            folder.DATASET,
-            phantom.DATASET,
-        )
+        "mini-mias": "mini_mias",
+        "breakhis": "breakhis",
+        "idc-patches": "idc_patches",
+        "cbis-ddsm": "cbis_ddsm",
+        "vindr-mammo": "vindr_mammo",
+        "inbreast": "inbreast",
+        "cmmd": "cmmd",
+        "dicom": "pacs",
+        "exam-folders": "exam_folders",
+        "folder": "folder",
+        "phantom": "phantom",
     }
 )
+
+
+class _Datasets(Mapping[str, Dataset]):
+    """The datasets, each imported when it is first asked for: a command needs one of them, or none."""
+
+    def __getitem__(self, name: str) -> Dataset:
+        dataset: Dataset = import_module(f"{__name__}.{_MODULES[name]}").DATASET
+        return dataset
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+#: Every dataset, by name.
+DATASETS: Mapping[str, Dataset] = _Datasets()
 
 
 def get(name: str) -> Dataset:
@@ -92,7 +95,7 @@ def class_names(name: str, table: pa.Table) -> tuple[str, str]:
     They are the dataset's own; for `folder` and `dicom`, the label of each side where it is one label.
     """
     dataset = get(name)
-    if name not in (folder.DATASET.name, pacs.DATASET.name):
+    if name not in ("folder", "dicom"):
         return dataset.classes
     pairs = set(zip(table["target"].to_pylist(), table["label"].to_pylist(), strict=True))
     sides = [sorted(label for target, label in pairs if target == side) for side in (0, 1)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from spicula import stores
 from spicula.errors import UsageError
 from spicula.exams.stages import STAGES, Stage
 
@@ -52,23 +53,25 @@ class EngineOptions:
 
 
 def run(
-    source: Path,
+    source: Path | str,
     workspace: str | Path,
     models: "Models",
     engine: EngineOptions,
     *,
     retry_failed: bool = False,
+    check_artefacts: bool = False,
     keep_timeline: bool = False,
     stages: Mapping[str, Stage] = STAGES,
 ) -> "Outcome":
     """Bring the exams of a source up to date: run what has no result yet, and nothing else.
 
     Args:
-        source: an Index, or a folder of DICOM studies or exam folders.
+        source: an Index; or a folder, `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX` of DICOM studies or exam folders.
         workspace: where results and ledger are: a folder, `s3://...` or `gs://...`. It is made when missing.
         models: see `models.load`.
         engine: where the work is done.
         retry_failed: run steps again that failed in an earlier run.
+        check_artefacts: read all that earlier runs made for these exams, and make again what is missing or damaged.
         keep_timeline: keep what every worker did when.
         stages: another table than `STAGES` stands for another version of the code.
 
@@ -80,14 +83,13 @@ def run(
         SpiculaError: the workspace cannot be written, or workers cannot start.
     """
     from spicula.exams import intake
-    from spicula.exams.artefacts import place_of
     from spicula.exams.driver import bring_up_to_date
     from spicula.exams.ledger import Ledger
     from spicula.exams.models import steps_of
 
     _check_apart(source, workspace)
     # before the workspace is made: a mistyped source leaves none behind
-    known = intake.Known(intake.place(place_of(workspace), source))
+    known = intake.Known(intake.place(stores.place_of(workspace), source))
     found = intake.read(source, known=known, single_image=models.mode == "single-image")
     ledger = Ledger.open(workspace, create=True)
     outcome = bring_up_to_date(
@@ -97,6 +99,7 @@ def run(
         lambda: engine_of(engine, setting_of(ledger.place, models, engine)),
         engine.name,
         retry_failed=retry_failed,
+        check_artefacts=check_artefacts,
         keep_timeline=keep_timeline,
     )
     outcome.problems = list(found.problems)
@@ -104,7 +107,7 @@ def run(
 
 
 def watch(
-    folder: Path,
+    source: Path | str,
     workspace: str | Path,
     load: "Callable[[list[Path]], Models]",
     engine: EngineOptions,
@@ -114,10 +117,10 @@ def watch(
     every: float = 10.0,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run exams as they arrive in a folder, with models as they are put into another, until Ctrl-C.
+    """Run exams as they arrive in a folder or bucket, with models as they are put into a folder, until Ctrl-C.
 
     Args:
-        folder: where exams arrive.
+        source: where exams arrive: a folder, `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`.
         workspace: see `run`.
         load: returns the models to be used, given the bundles in the folder of models.
         engine: where the work is done. It is started when something arrives, and stopped when that is done.
@@ -127,7 +130,7 @@ def watch(
         stop: whether to end; asked several times a second.
 
     Raises:
-        UsageError: there is no such folder, the workspace lies in it, or an extra is missing.
+        UsageError: there is no such folder or bucket, the workspace lies in it, or an extra is missing.
     """
     from spicula.exams import intake
     from spicula.exams.driver import bring_up_to_date
@@ -137,7 +140,7 @@ def watch(
     from spicula.exams.watching import watch as look
     from spicula.progress import say
 
-    _check_apart(folder, workspace)
+    _check_apart(source, workspace)
     ledger = Ledger.open(workspace, create=True)
 
     def handle(arrived: Arrivals) -> None:
@@ -157,8 +160,8 @@ def watch(
             say(f"failed {one['exam']} at {one['step']}: {one['reason']}")
         say(done.as_text())
 
-    known = intake.Known(intake.place(ledger.place, folder))
-    look(folder, handle, models=models, patience=patience, every=every, known=known, stop=stop)
+    known = intake.Known(intake.place(ledger.place, source))
+    look(source, handle, models=models, patience=patience, every=every, known=known, stop=stop)
 
 
 def setting_of(place: str, models: "Models", engine: EngineOptions) -> dict[str, Any]:
@@ -198,14 +201,18 @@ def engine_of(options: EngineOptions, setting: dict[str, Any]) -> "Engine":
     )
 
 
-def _check_apart(source: Path, workspace: str | Path) -> None:
+def _check_apart(source: Path | str, workspace: str | Path) -> None:
     """Refuse a workspace among the exams: its crops and pictures would be read as images that came in.
 
     Raises:
-        UsageError: it lies there.
+        UsageError: it lies there, or one of the two is an address of another kind.
     """
-    from spicula.exams.artefacts import is_remote, place_of
-
-    place = place_of(workspace)
-    if not is_remote(place) and source.is_dir() and Path(place).resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"the workspace {place} lies in {source}, the folder of the exams; put it beside that folder")
+    place = stores.place_of(workspace)
+    if stores.is_remote(str(source)):
+        lies_in = f"{place}/".startswith(f"{stores.place_of(source)}/")
+    else:
+        folder = Path(source)
+        is_near = not stores.is_remote(place) and folder.is_dir()
+        lies_in = is_near and Path(place).resolve().is_relative_to(folder.resolve())
+    if lies_in:
+        raise UsageError(f"the workspace {place} lies in {source}, where the exams are; put it beside them")

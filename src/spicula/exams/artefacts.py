@@ -2,54 +2,30 @@
 
 import hashlib
 import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from spicula import files
-from spicula.errors import SpiculaError, UsageError
-
-#: Object stores that a workspace may lie in, and the package that reaches each.
-SCHEMES = {"s3": "s3fs", "gs": "gcsfs"}
+from spicula import files, stores
+from spicula.errors import SpiculaError
 
 _NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
-def place_of(where: str | Path) -> str:
-    """Return a folder as an absolute path, or the address of a place in an object store, without a last slash.
-
-    Raises:
-        UsageError: it is an address of another kind, or empty.
-    """
-    text = str(where)
-    if not text:
-        raise UsageError("the workspace has no name; expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
-    if "://" not in text:
-        return str(Path(text).expanduser().absolute())
-    parts = urlsplit(text)
-    path = parts.path.strip("/")
-    if (
-        parts.scheme not in SCHEMES
-        or not parts.netloc
-        or "@" in parts.netloc
-        or parts.query
-        or parts.fragment
-        or not {"", ".", ".."}.isdisjoint(path.split("/") if path else ())
-    ):
-        raise UsageError(f"{text}: expected a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
-    return f"{parts.scheme}://{parts.netloc}/{path}".rstrip("/")
-
-
-def is_remote(place: str) -> bool:
-    """Whether a place, as `place_of` returns it, is in an object store."""
-    return "://" in place
-
-
 class LostArtefactError(SpiculaError):
-    """An artefact that the ledger names is missing or damaged: it concerns its exam alone."""
+    """An artefact that the ledger names is missing or damaged: it concerns its exam alone.
+
+    Attributes:
+        what: the artefact, and what is wrong with it, without the way out.
+    """
+
+    def __init__(self, what: str, store: str) -> None:
+        super().__init__(
+            f"{what}; restore it from a copy, or make it again with the models that made it: spicula exams run SOURCE "
+            f"--workspace {store.removesuffix('/artefacts')} --bundle BUNDLE --check-artefacts"
+        )
+        self.what = what
 
 
 class Artefacts:
@@ -60,15 +36,17 @@ class Artefacts:
 
     Args:
         uri: the folder (made when something is put into it), or the address.
+        anew: write what is put in even where it seems to be there, for it may be damaged.
 
     Raises:
         UsageError: the address is of another kind, or the package that reaches it is missing.
         SpiculaError: there are no credentials, or odd ones.
     """
 
-    def __init__(self, uri: str | Path) -> None:
-        self.uri = place_of(uri)
-        self._remote = _file_system(self.uri) if is_remote(self.uri) else None
+    def __init__(self, uri: str | Path, anew: bool = False) -> None:
+        self.uri = stores.place_of(uri)
+        self._anew = anew
+        self._remote = stores.file_system(self.uri) if stores.is_remote(self.uri) else None
 
     def put(self, data: bytes, suffix: str) -> str:
         """Keep `data`, and return its name.
@@ -84,7 +62,7 @@ class Artefacts:
             raise ValueError(f"{suffix!r} is no suffix")
         name = hashlib.sha256(data).hexdigest() + suffix
         # A file of the same name and size is that content, unless the disk is at fault, which `get` finds.
-        if self._size(name) != len(data):
+        if self._anew or self._size(name) != len(data):
             self._write(name, data)
         return name
 
@@ -97,10 +75,7 @@ class Artefacts:
         """
         data = self._read(name)
         if hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
-            raise LostArtefactError(
-                f"{self._place(name)} is damaged: its content is not what its name says; restore it from a copy, "
-                "or start with an empty workspace"
-            )
+            raise LostArtefactError(f"{self._place(name)} is damaged: its content is not what its name says", self.uri)
         return data
 
     def put_json(self, value: Any) -> str:
@@ -140,19 +115,16 @@ class Artefacts:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # of a service that fails, these libraries raise nearly anything
-            raise _failed("read", place, error) from None
+            raise stores.failure("read", place, error) from None
 
     def _read(self, name: str) -> bytes:
         place = self._place(name)
         try:
             return Path(place).read_bytes() if self._remote is None else bytes(self._remote.cat_file(place))
         except (FileNotFoundError, NotADirectoryError):
-            raise LostArtefactError(
-                f"{place} is missing, though the ledger names it; restore it from a copy, "
-                "or start with an empty workspace"
-            ) from None
+            raise LostArtefactError(f"{place} is missing, though the ledger names it", self.uri) from None
         except Exception as error:
-            raise _failed("read", place, error) from None
+            raise stores.failure("read", place, error) from None
 
     def _write(self, name: str, data: bytes) -> None:
         place = self._place(name)
@@ -162,30 +134,4 @@ class Artefacts:
         try:
             self._remote.pipe_file(place, data)  # an object appears whole or not at all
         except Exception as error:
-            raise _failed("written", place, error) from None
-
-
-def _file_system(place: str) -> Any:
-    """Return fsspec's file system for an address."""
-    scheme = place.partition(":")[0]
-    logging.getLogger(SCHEMES[scheme]).setLevel(logging.CRITICAL)  # what fails is reported here, in one line
-    fresh = {"skip_instance_cache": True, "use_listings_cache": False}
-    try:
-        if scheme == "s3":
-            from s3fs import S3FileSystem
-
-            tries = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
-            return S3FileSystem(config_kwargs=tries, **fresh)
-        from gcsfs.core import GCSFileSystem
-
-        return GCSFileSystem(**fresh)
-    except ImportError:
-        raise UsageError(f"{place} needs {SCHEMES[scheme]}: pip install 'spicula[archives]'") from None
-    except Exception as error:
-        raise _failed("read", place, error) from None
-
-
-def _failed(what: str, place: str, error: Exception) -> SpiculaError:
-    said = " ".join(str(error).split())[:200]
-    reason = f"{type(error).__name__}{f' ({said})' if said else ''}"
-    return SpiculaError(f"{place} cannot be {what}: {reason}; check that it is reachable, and your rights")
+            raise stores.failure("written", place, error) from None

@@ -33,8 +33,10 @@ class Outcome:
         exams: exams that were given.
         worked_on: exams that had something left to do.
         executed: step -> how many were run, whatever came of them.
+        remade: step -> how many were run again because what they had made was lost; it is as it was.
         statuses: status -> how many steps ended so.
         failed: exam, step and error of the steps that failed.
+        failed_earlier: how many steps failed in an earlier run, and were not tried again.
         refused: exam, step and reason of the exams that were refused, at intake (step "intake") or by a stage.
         problems: path and reason of files that belong to no exam.
         seconds: from the first task to the last commit.
@@ -45,8 +47,10 @@ class Outcome:
     exams: int
     worked_on: int = 0
     executed: Counter[str] = field(default_factory=Counter)
+    remade: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     failed: list[dict[str, str]] = field(default_factory=list)
+    failed_earlier: int = 0
     refused: list[dict[str, str]] = field(default_factory=list)
     problems: list[dict[str, str]] = field(default_factory=list)
     seconds: float = 0.0
@@ -59,8 +63,10 @@ class Outcome:
             "exams": self.exams,
             "worked_on": self.worked_on,
             "executed": dict(self.executed),
+            "remade": dict(self.remade),
             "statuses": dict(self.statuses),
             "failed": self.failed,
+            "failed_earlier": self.failed_earlier,
             "refused": self.refused,
             "problems": self.problems,
             "seconds": round(self.seconds, 3),
@@ -70,9 +76,12 @@ class Outcome:
         """Return the outcome as one line."""
         steps = sum(self.executed.values())
         did = f"{self.worked_on} had something left to do, {steps} steps run" if steps else "nothing left to do"
+        remade, earlier = self.remade.total(), self.failed_earlier
         return (
             f"{self.exams} exams: {did}; {len({one['exam'] for one in self.failed})} failed, "
             f"{len({one['exam'] for one in self.refused})} refused, {len(self.problems)} files of no exam"
+            + (f"; {remade} lost results made again" if remade else "")
+            + (f"; {earlier} steps failed earlier (retry with --retry-failed)" if earlier else "")
         )
 
 
@@ -84,6 +93,7 @@ def bring_up_to_date(
     name: str,
     *,
     retry_failed: bool = False,
+    check_artefacts: bool = False,
     keep_timeline: bool = False,
 ) -> Outcome:
     """Bring exams up to date with the models and the code of this run.
@@ -95,6 +105,8 @@ def bring_up_to_date(
         engine: makes the engine; it is not called when nothing is left to do.
         name: of the engine, for the ledger.
         retry_failed: run steps again that failed before.
+        check_artefacts: read all that earlier runs made for these exams, and make again what is missing or damaged.
+            Otherwise that is found when something reads it.
         keep_timeline: keep what every worker did when, for `engines.timeline`.
 
     Returns:
@@ -104,23 +116,39 @@ def bring_up_to_date(
         SpiculaError: the workspace cannot be written, or the engine's workers cannot start.
     """
     began = time.monotonic()
-    run_id = ledger.begin_run(steps, name)
+    run_id = ledger.begin_run(steps, name, wait=True)
     ledger.add_exams(exams, run_id)
-    plan = ledger.plan(steps, [exam.exam_id for exam in exams], retry_failed=retry_failed)
+    ids = [exam.exam_id for exam in exams]
+    lost = _lost(ledger, steps, ids) if check_artefacts else {}
+    # another run in the same workspace may take incomplete exams, or refuse them: what this run's intake says counts
+    refused = [exam.exam_id for exam in exams if exam.refusal is not None]
+    plan = ledger.plan(steps, ids, retry_failed=retry_failed, refused=refused, also=lost)
     outcome = Outcome(run_id, len(exams), worked_on=len(plan.left))
+    outcome.failed_earlier = sum(count.failed for count in plan.counts.values())
     outcome.refused += [
         {"exam": exam.exam_id, "step": "intake", "reason": exam.refusal} for exam in exams if exam.refusal is not None
     ]
     if len(plan.left):
+        ledger.note_begin(run_id)
         with _Book(ledger, steps, run_id, name) as book, _started(engine()) as running:
             places = sum(running.room(pool) for pool in {step.pool for step in steps})
-            schedule = Schedule(steps, plan.left, max(4, EXAMS_A_PLACE * places), retry_failed)
+            schedule = Schedule(steps, plan.left, max(4, EXAMS_A_PLACE * places), retry_failed, lost)
             finished = _finished(running, schedule, book, outcome, keep_timeline)
             for _ in progress(finished, "exams", "exams", len(plan.left)):
                 pass
+        outcome.remade = schedule.remade
+        outcome.failed_earlier += schedule.failed_earlier
     outcome.seconds = time.monotonic() - began
-    ledger.end_run(run_id, {"executed": dict(outcome.executed), "statuses": dict(outcome.statuses)})
+    counts = {name: dict(vars(outcome)[name]) for name in ("executed", "remade", "statuses")}
+    ledger.end_run(run_id, counts)
     return outcome
+
+
+def _lost(ledger: Ledger, steps: Sequence[Step], exam_ids: Sequence[str]) -> dict[str, set[str]]:
+    from spicula.exams.artefacts import Artefacts
+    from spicula.exams.checking import lost_outputs
+
+    return lost_outputs(Artefacts(f"{ledger.place}/artefacts"), ledger.outputs(steps, exam_ids))
 
 
 class _Book:
@@ -176,8 +204,7 @@ def _finished(engine: Engine, schedule: Schedule, book: _Book, outcome: Outcome,
         for done in engine.wait(WAIT_SECONDS):
             if keep_timeline:
                 outcome.timeline.append(done)
-            result = schedule.take(done.task, done.record, done.lost)
-            if result is not None:
+            for result in schedule.take(done.task, done.record, done.lost):
                 _count(result.record, outcome)
                 book.add(result)
         book.look()

@@ -1,7 +1,7 @@
 """Loading a bundle's networks, ready to run: `runner_of` is all that stages and workers need.
 
     patch = runner_of(bundle, "patch")
-    for probabilities in patch((window,) for window in windows):  # (N, 3, P, P) each, gives (N, 4) each
+    for probabilities in patch((window,) for window in windows):  # (N, 1, P, P) each, gives (N, 4) each
         ...
     tower = runner_of(bundle, "image-only.cc")
     for probabilities in tower((left, right) for left, right in pairs):  # (N, C, H, W) both, gives (N, 4) each

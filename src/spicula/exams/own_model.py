@@ -9,7 +9,7 @@ import numpy as np
 from spicula import headers
 from spicula.bundle import Bundle, scope
 from spicula.errors import RejectedImageError
-from spicula.exams.reading import check_same
+from spicula.exams.reading import local_file
 from spicula.exams.types import ImageFile, RefusedExamError, Score
 from spicula.imaging import worker_process
 from spicula.imaging.decoding import prepare
@@ -36,9 +36,9 @@ def classify_own(images: Sequence[ImageFile], bundle: Bundle) -> list[Score]:
     scores: dict[str, list[float]] = {}
     column = bundle.info["classes"].index(bundle.target)
     for image in images:
-        check_same(image)
         try:
-            prepared = worker_process.guarded(partial(_prepared, image, bundle), "preparing")
+            with local_file(image) as path:
+                prepared = worker_process.guarded(partial(_prepared, image, path, bundle), "preparing")
         except RejectedImageError as error:
             raise RefusedExamError(f"{image.name} ({image.view}): {error}") from error
         probability = float(bundle.probabilities(prepared[np.newaxis])[0, column])
@@ -46,8 +46,7 @@ def classify_own(images: Sequence[ImageFile], bundle: Bundle) -> list[Score]:
     return [Score(side, bundle.target, float(np.mean(scores[side]))) for side in sorted(scores)]
 
 
-def _prepared(image: ImageFile, bundle: Bundle) -> np.ndarray:
-    path = Path(image.path)
+def _prepared(image: ImageFile, path: Path, bundle: Bundle) -> np.ndarray:
     kinds = bundle.info["scope"]
     header = headers.read_header(path)
     if header.kind == "dicom":
@@ -58,6 +57,6 @@ def _prepared(image: ImageFile, bundle: Bundle) -> np.ndarray:
     if not is_grey and kinds["colour"] is False and scope.shows_colour(read_pixels(path, image.frame).array):
         raise RejectedImageError(scope.COLOUR_FOR_GREY)
     task = Task(
-        key=image.name, path=image.path, sha256=image.sha256, frame=image.frame, laterality=image.view[0], bits=None
+        key=image.name, path=str(path), sha256=image.sha256, frame=image.frame, laterality=image.view[0], bits=None
     )
     return prepare(task, bundle.preprocess).array

@@ -1,10 +1,12 @@
 """Reading an exam's images as the published classifier wants them, and crops as they lie among the artefacts."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from spicula import files
+from spicula import files, stores
 from spicula.convert import png
 from spicula.errors import RejectedImageError
 from spicula.exams.types import Grey16, Image, ImageFile, RefusedExamError
@@ -15,6 +17,9 @@ from spicula.imaging.readers import read_pixels
 #: Fewest stored bits. The classifier was made for 12 (its PNG files hold 12 bits in 16), and mammography systems store
 #: 10 to 16. Files of 8 bits are pictures of mammograms: windowed, often compressed with loss.
 LEAST_BITS = 10
+
+#: Device, number, size and time of change of a file.
+Stamp = tuple[int, int, int, int]
 
 
 class StaleImageError(Exception):
@@ -38,18 +43,12 @@ def read_image(file: ImageFile) -> Image:
 
     Raises:
         RefusedExamError: it cannot be read; it is in colour, or has too few bits.
-        StaleImageError: see `check_same`.
-        OSError: the disk or the network failed, so that another attempt may succeed.
+        StaleImageError: see `local_file`.
+        OSError: the disk, the network or the object store failed, so that another attempt may succeed.
     """
-    path = Path(file.path)
     try:
-        before = _stamp(path)
-        check_same(file)
-        found = read_pixels(path, file.frame)
-        if _stamp(path) != before:
-            raise StaleImageError(_about(file, "it changed while it was read; index the images again"))
-    except FileNotFoundError:
-        raise _gone(file) from None
+        with local_file(file) as path:
+            found = read_pixels(path, file.frame)
     except RejectedImageError as error:
         raise _refusal(file, str(error)) from error
     if found.array.ndim != 2:
@@ -63,19 +62,63 @@ def read_image(file: ImageFile) -> Image:
     return Image(file.name, file.view, to_16_bits(found.array, found.bits), file.mirrored)
 
 
-def check_same(file: ImageFile) -> None:
-    """Make sure that a file is there, and is the one that was indexed.
+@contextmanager
+def local_file(file: ImageFile) -> Iterator[Path]:
+    """Yield a file of this machine with an image's content, which is what was indexed, as long as the block lasts.
+
+    It is the image's own file, or a temporary copy of an object.
 
     Raises:
-        StaleImageError: it is not.
-        OSError: the disk or the network failed.
+        StaleImageError: it is gone, or is not the one that was indexed; also when that happens within the block.
+        OSError: the disk, the network or the object store failed, or an object may not be read.
+        UsageError: the package that reaches the object store is missing.
     """
+    opened = _fetched if stores.is_remote(file.path) else _opened
+    with opened(file) as path:
+        yield path
+
+
+@contextmanager
+def _fetched(file: ImageFile) -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(stores.fetched(file.path))
+        except FileNotFoundError:
+            raise _gone(file) from None
+        except OSError as error:
+            raise type(error)(_about(file, str(error))) from None
+        _check_same(file, path)
+        yield path
+
+
+@contextmanager
+def _opened(file: ImageFile) -> Iterator[Path]:
+    path = Path(file.path)
     try:
-        is_same = files.sha256_file(Path(file.path)) == file.sha256
+        before = _stamp(path)
+        _check_same(file, path)
+    except FileNotFoundError:
+        raise _gone(file) from None
+    try:
+        yield path
+    except RejectedImageError:  # of a file that is being replaced it says nothing
+        _check_unchanged(file, before)
+        raise
+    _check_unchanged(file, before)
+
+
+def _check_same(file: ImageFile, path: Path) -> None:
+    if files.sha256_file(path) != file.sha256:
+        raise StaleImageError(_about(file, "it changed after it was indexed; index the images again"))
+
+
+def _check_unchanged(file: ImageFile, before: Stamp) -> None:
+    try:
+        is_same = _stamp(Path(file.path)) == before
     except FileNotFoundError:
         raise _gone(file) from None
     if not is_same:
-        raise StaleImageError(_about(file, "it changed after it was indexed; index the images again"))
+        raise StaleImageError(_about(file, "it changed while it was read; index the images again"))
 
 
 def to_16_bits(values: Grey16, bits: int) -> Grey16:
@@ -111,7 +154,7 @@ def read_crop(data: bytes) -> Grey16:
     return decode_png16(data)
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int]:
+def _stamp(path: Path) -> Stamp:
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

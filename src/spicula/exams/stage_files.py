@@ -272,8 +272,8 @@ def _exams_of_images(source: Path, options: StageOptions) -> dict[str, ExamInput
     """Return the exam in every folder below `source`, by the folder's name; one without images is refused."""
     from spicula.exams import intake
 
-    listing, single = intake.list_files(source), options.mode == "single-image"
-    found = intake.read_listing(source, listing, intake.Known(), single_image=single)
+    origin, single = intake.origin_of(source), options.mode == "single-image"
+    found = intake.read_listing(origin, origin.listing(), intake.Known(), single_image=single)
     exams: dict[str, list[ExamInput]] = {}
     for exam in found.exams:
         for name in {Path(image.path).relative_to(source.absolute()).parts[0] for image in exam.images}:

@@ -1,7 +1,7 @@
 """What flows between the stages of an exam: plain values, nothing of files, engines or models."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -136,6 +136,7 @@ class Task(TypedDict):
     images: list[dict[str, Any]]  # ImageFile.as_json() of the exam's images, in order of VIEWS
     inputs: dict[str, str]  # step -> digest of its output manifest
     attempt: int  # 1, 2 or 3
+    anew: NotRequired[bool]  # what it made before is lost: all is written again, also what seems to be there
 
 
 class Record(TypedDict):
@@ -150,16 +151,17 @@ class Record(TypedDict):
     scores: list[dict[str, Any]]  # of a classify step: side, target, score
     started: float  # POSIX time
     seconds: float
+    lost: NotRequired[str]  # the step whose output was missing or damaged, where it failed of that
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image of an exam on disk.
+    """An image of an exam, on a disk or in a bucket.
 
     Attributes:
         name: unique within the exam.
         view: one of VIEWS.
-        path: absolute.
+        path: absolute, or the address of an object (`s3://`, `gs://`).
         sha256: of the file.
         frame: which image of the file, from 0.
         mirrored: see `Image`.

@@ -5,7 +5,8 @@ It stands between the stages, which know nothing of files, and the engines, whic
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
@@ -15,7 +16,7 @@ from spicula.bundle import Bundle, screening
 from spicula.bundle.screening import ScreeningBundle, ScreeningSettings
 from spicula.convert import png
 from spicula.errors import RejectedImageError, SpiculaError
-from spicula.exams import reading
+from spicula.exams import manifests, reading
 from spicula.exams.artefacts import Artefacts, LostArtefactError
 from spicula.exams.own_model import classify_own
 from spicula.exams.stages import classify as classifying
@@ -23,7 +24,7 @@ from spicula.exams.stages import heatmaps as heating
 from spicula.exams.stages.centers import centers
 from spicula.exams.stages.crop import crop
 from spicula.exams.stages.visualize import visualize
-from spicula.exams.types import Crop, Cropped, ImageFile, PatchScores, Record, RefusedExamError, Runner, Task
+from spicula.exams.types import Cropped, ImageFile, PatchScores, Record, RefusedExamError, Runner, Task
 
 #: Exams whose crops a worker keeps decoded: stages of one exam follow one another.
 CACHED_EXAMS = 2
@@ -86,14 +87,16 @@ class Workbench:
             SpiculaError: a model cannot be loaded, or the store of artefacts cannot be read or written.
         """
         started = time.time()
-        status, outputs, error, scores = "ok", None, None, list[dict[str, Any]]()
+        status, outputs, error, scores, lost = "ok", None, None, list[dict[str, Any]](), None
         try:
             manifest = self._do(task)
-            outputs = self._store.put_json(manifest)
+            outputs = self._to(task).put_json(manifest)
             scores = manifest.get("scores", [])
         except (RefusedExamError, RejectedImageError) as reason:
             status, error = "refused", str(reason)
-        except (LostArtefactError, reading.StaleImageError) as reason:
+        except _LostInputError as reason:
+            status, error, lost = "failed", str(reason), reason.step
+        except reading.StaleImageError as reason:
             status, error = "failed", str(reason)
         except SpiculaError:
             raise
@@ -101,7 +104,7 @@ class Workbench:
             status, error = "failed", f"{task['step']} takes more memory than there is"
         except Exception as reason:  # an odd exam must not take the worker with it; the driver counts attempts
             status, error = "failed", _one_line(reason)
-        return {
+        record: Record = {
             "exam": task["exam"],
             "step": task["step"],
             "key": task["key"],
@@ -112,6 +115,7 @@ class Workbench:
             "started": started,
             "seconds": time.time() - started,
         }
+        return record if lost is None else {**record, "lost": lost}
 
     def load_models(self) -> None:
         """Load all models of the run now, instead of when they are first needed.
@@ -144,49 +148,61 @@ class Workbench:
     def _crop(self, task: Task) -> dict[str, Any]:
         images = [reading.read_image(ImageFile(**image)) for image in task["images"]]
         crops = crop(images, self._settings)
-        files = [self._store.put(reading.encode_crop(one.pixels), ".png") for one in crops]
-        return {"images": [_described(one, file) for one, file in zip(crops, files, strict=True)]}
+        files = [self._to(task).put(reading.encode_crop(one.pixels), ".png") for one in crops]
+        return {"images": [manifests.described(one, file) for one, file in zip(crops, files, strict=True)]}
 
     def _centers(self, task: Task) -> dict[str, Any]:
-        crops = self._load_crops(task["inputs"]["crop"])
+        crops = self._load_crops(task)
         found = centers(crops, self._settings)
-        return _per_image(crops, [{"best_center": list(center)} for center in found])
+        return manifests.per_image(crops, [{"best_center": list(center)} for center in found])
 
     def _heatmaps(self, task: Task) -> dict[str, Any]:
-        crops = self._load_crops(task["inputs"]["crop"])
+        crops = self._load_crops(task)
         found = heating.heatmaps(crops, self._runner("patch"), self._settings)
-        return _per_image(crops, [{"file": self._store.put(heating.encode(one), ".npz")} for one in found])
+        return manifests.per_image(crops, [{"file": self._to(task).put(heating.encode(one), ".npz")} for one in found])
 
     def _visualize(self, task: Task) -> dict[str, Any]:
-        crops = self._load_crops(task["inputs"]["crop"])
-        pictures = visualize(crops, self._load_scores(task["inputs"]["heatmaps"]))
-        return _per_image(crops, [{"file": self._store.put(png.encode(one), ".png")} for one in pictures])
+        crops = self._load_crops(task)
+        pictures = visualize(crops, self._load_scores(task))
+        return manifests.per_image(crops, [{"file": self._to(task).put(png.encode(one), ".png")} for one in pictures])
 
     def _classify(self, task: Task, model: str) -> dict[str, Any]:
-        inputs = task["inputs"]
-        crops = self._load_crops(inputs["crop"])
-        points = [tuple(image["best_center"]) for image in self._store.get_json(inputs["centers"])["images"]]
-        heat = self._load_scores(inputs["heatmaps"]) if "heatmaps" in inputs else None
+        crops = self._load_crops(task)
+        with _read_from("centers"):
+            points = [
+                tuple(image["best_center"]) for image in self._store.get_json(task["inputs"]["centers"])["images"]
+            ]
+        heat = self._load_scores(task) if "heatmaps" in task["inputs"] else None
         networks = {angle: self._runner(f"{model}.{angle}") for angle in ANGLES}
         single = self._setting["mode"] == "single-image"
         classify = classifying.classify_single if single else classifying.classify
         found = classify(crops, points, heat, networks, self._settings)
         return {"scores": [vars(score) for score in found]}
 
-    # what they read
+    # what they read, and where they write
 
-    def _load_crops(self, digest: str) -> list[Cropped]:
+    def _load_crops(self, task: Task) -> list[Cropped]:
+        digest = task["inputs"]["crop"]
         if digest not in self._crops:
-            images = self._store.get_json(digest)["images"]
-            self._crops[digest] = [_cropped(image, self._store.get(image["file"])) for image in images]
+            with _read_from("crop"):
+                images = self._store.get_json(digest)["images"]
+                self._crops[digest] = [manifests.cropped(image, self._store.get(image["file"])) for image in images]
             while len(self._crops) > CACHED_EXAMS:
                 self._crops.popitem(last=False)
         self._crops.move_to_end(digest)
         return self._crops[digest]
 
-    def _load_scores(self, digest: str) -> list[PatchScores]:
-        images = self._store.get_json(digest)["images"]
-        return [heating.decode(self._store.get(image["file"])) for image in images]
+    def _load_scores(self, task: Task) -> list[PatchScores]:
+        with _read_from("heatmaps"):
+            images = self._store.get_json(task["inputs"]["heatmaps"])["images"]
+            return [heating.decode(self._store.get(image["file"])) for image in images]
+
+    def _to(self, task: Task) -> Store:
+        return self._anew if task.get("anew") else self._store
+
+    @cached_property
+    def _anew(self) -> Store:
+        return Artefacts(self._setting["artefacts"], anew=True)
 
     # models
 
@@ -224,44 +240,26 @@ class Workbench:
         return self._own[name]
 
 
+class _LostInputError(Exception):
+    """What a step reads of another step is missing or damaged."""
+
+    def __init__(self, step: str, what: str) -> None:
+        super().__init__(what)
+        self.step = step
+
+
+@contextmanager
+def _read_from(step: str) -> Iterator[None]:
+    """Say whose output it is that cannot be read."""
+    try:
+        yield
+    except LostArtefactError as error:
+        raise _LostInputError(step, error.what) from None
+
+
 def _check_same(digest: str, place: Place) -> None:
     if digest != place["digest"]:
         raise SpiculaError(f"{place['folder']} was replaced while the run was going on; start it again")
-
-
-def _described(cropped: Cropped, file: str) -> dict[str, Any]:
-    """Return an image of the crop manifest."""
-    crop = cropped.crop
-    height, width = cropped.pixels.shape
-    return {
-        "name": cropped.name,
-        "view": cropped.view,
-        "mirrored": cropped.mirrored,
-        "window_location": list(crop.window_location),
-        "rightmost_points": [list(crop.rightmost_points[0]), crop.rightmost_points[1]],
-        "bottommost_points": [crop.bottommost_points[0], list(crop.bottommost_points[1])],
-        "distance_from_starting_side": crop.distance_from_starting_side,
-        "notes": list(cropped.notes),
-        "height": height,
-        "width": width,
-        "file": file,
-    }
-
-
-def _cropped(image: Mapping[str, Any], data: bytes) -> Cropped:
-    """Return what `_described` described."""
-    rows, tip = image["rightmost_points"]
-    row, columns = image["bottommost_points"]
-    found = Crop(
-        tuple(image["window_location"]), (tuple(rows), tip), (row, tuple(columns)), image["distance_from_starting_side"]
-    )
-    pixels = reading.read_crop(data)
-    return Cropped(image["name"], image["view"], image["mirrored"], found, pixels, tuple(image["notes"]))
-
-
-def _per_image(crops: list[Cropped], parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return an output manifest with one entry an image."""
-    return {"images": [{"name": one.name, "view": one.view, **part} for one, part in zip(crops, parts, strict=True)]}
 
 
 def _one_line(error: Exception) -> str:

@@ -46,20 +46,23 @@ def read(folder: Path, options: CatalogOptions) -> Reading:
     return read_files(folder, walk(folder), options)
 
 
-def read_files(folder: Path, paths: Iterable[str], options: CatalogOptions) -> Reading:
+def read_files(
+    folder: Path, paths: Iterable[str], options: CatalogOptions, elsewhere: Mapping[str, Path] | None = None
+) -> Reading:
     """Read images by their names, and by the exam lists among them; otherwise as `read`.
 
     Args:
         folder: the root.
         paths: of the images, lists and masks to read, relative to it.
         options: of the dataset.
+        elsewhere: path -> the file to read instead, of lists that are no files of the folder.
     """
     pattern = choices.patient_pattern(DATASET.name, options.get("patient_pattern"))
     found = Files(folder.absolute().name)
     for path in paths:
         found.add(path)
     gathered = _Gathered(rejected=found.rejected)
-    _add_lists(folder, found, options.get("list"), gathered)
+    _add_lists(folder, found, options.get("list"), elsewhere or {}, gathered)
     _add_named(found, gathered)
     _add_masks(folder, found, gathered)
     gathered.rejected += _incomplete(gathered.images.values())
@@ -68,9 +71,12 @@ def read_files(folder: Path, paths: Iterable[str], options: CatalogOptions) -> R
     return Reading(index.from_rows(rows, folder), rejected_table(gathered.rejected))
 
 
-def _add_lists(folder: Path, found: Files, given: Path | None, gathered: _Gathered) -> None:
+def _add_lists(
+    folder: Path, found: Files, given: Path | None, elsewhere: Mapping[str, Path], gathered: _Gathered
+) -> None:
     """Add the images that lists name: the list that was given, else all that there are."""
-    lists = {path: folder / path for path in found.lists} if given is None else {_shown(folder, given): given}
+    there = {path: elsewhere.get(path, folder / path) for path in found.lists}
+    lists = there if given is None else {_shown(folder, given): given}
     for name, path in lists.items():
         try:
             exams, problems = exam_list.read(path)

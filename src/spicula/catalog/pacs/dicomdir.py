@@ -1,7 +1,7 @@
 """DICOMDIR: which of the files on a medium belong to it (PS3.10 section 8, PS3.3 annex F)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,9 @@ def folder_of(path: Path) -> Path:
     return path.parent if path.name.upper() == NAME and path.is_file() else path
 
 
-def select(folder: Path, paths: Iterable[str]) -> tuple[list[str], list[Rejection]]:
+def select(
+    folder: Path, paths: Iterable[str], elsewhere: Mapping[str, Path] | None = None
+) -> tuple[list[str], list[Rejection]]:
     """Return the files to read: below a DICOMDIR those that it names, elsewhere all.
 
     The names that a DICOMDIR gives are only looked up among the files that were listed; none becomes a path. Where a
@@ -40,6 +42,7 @@ def select(folder: Path, paths: Iterable[str]) -> tuple[list[str], list[Rejectio
     Args:
         folder: the root.
         paths: every file below it, relative to it.
+        elsewhere: path -> the file to read instead, of DICOMDIRs that are no files of the folder.
 
     Returns:
         Paths in the given order, without the DICOMDIRs, and what is wrong with these.
@@ -58,7 +61,7 @@ def select(folder: Path, paths: Iterable[str]) -> tuple[list[str], list[Rejectio
         else:
             media[prefix].files[path[len(prefix) :].upper()] = path
     for prefix, medium in media.items():
-        found, problems = _read(folder, medium)
+        found, problems = _read((elsewhere or {}).get(medium.path, folder / medium.path), medium)
         rejected += problems
         if found is not None:
             named[prefix] = found
@@ -87,10 +90,10 @@ def _prefix_of(path: str, media: dict[str, _Medium]) -> str | None:
     return None
 
 
-def _read(folder: Path, medium: _Medium) -> tuple[set[str] | None, list[Rejection]]:
+def _read(file: Path, medium: _Medium) -> tuple[set[str] | None, list[Rejection]]:
     """Return the files that a DICOMDIR names, or None when it cannot be read; and what is wrong with it."""
     try:
-        directory = headers.read_dicom(folder / medium.path, longest=MAX_BYTES)
+        directory = headers.read_dicom(file, longest=MAX_BYTES)
     except RejectedImageError as error:
         return None, [reject(medium.path, f"{error}; all files of its folder are read instead")]
     records = sequence(directory, "DirectoryRecordSequence")

@@ -3,6 +3,7 @@
 import argparse
 import math
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 
@@ -26,6 +27,13 @@ def as_of(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--as-of", metavar="TIME", type=_time, help="as it was then: 2026-11-21T14:30 (UTC unless it says else)"
     )
+
+
+def folder(text: str) -> Path:
+    """Return a folder, as the type of an option that takes no address."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is an address, and a folder is needed; mount it, or copy it")
+    return Path(text)
 
 
 def _time(text: str) -> datetime:

@@ -46,8 +46,9 @@ def _describe_history(command: argparse.ArgumentParser) -> None:
 def _history(options: argparse.Namespace) -> int:
     from spicula.exams.ledger import Ledger
     from spicula.exams.outputs import text
+    from spicula.exams.outputs.abouts import history_of
 
-    found = Ledger.open(options.workspace).history(options.exam)
+    found = history_of(Ledger.open(options.workspace), options.exam)
     return print_json(text.plain(found)) if options.json else print_line(text.history(found))
 
 

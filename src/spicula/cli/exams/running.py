@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from spicula.cli.exams import options as options_
+from spicula.cli.exams.starting import leave_out_pandas
 from spicula.cli.tools import Command, json_option, positive, print_json, print_line
 
 
 def _models(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--bundle", metavar="DIR", type=Path, help="a four-view classifier (bundle import-exam)")
+    command.add_argument(
+        "--bundle", metavar="DIR", type=options_.folder, help="a four-view classifier (bundle import-exam)"
+    )
     command.add_argument(
         "--model",
         metavar="DIR",
-        type=Path,
+        type=options_.folder,
         action="append",
         default=[],
         help="a bundle that Spicula trained; repeat for several",
@@ -69,17 +72,25 @@ def _engine_options(options: argparse.Namespace) -> Any:
 
 def _describe_run(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "source", metavar="INDEX_OR_DIR", type=Path, help="an Index, or a folder of DICOM studies or exam folders"
+        "source",
+        metavar="SOURCE",
+        help="an Index; or a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX of DICOM studies or exam folders",
     )
     options_.workspace(command)
     _models(command)
     _engine(command)
     command.add_argument("--retry-failed", action="store_true", help="run steps again that failed before")
+    command.add_argument(
+        "--check-artefacts",
+        action="store_true",
+        help="read all that was made for these exams, and make again what is missing or damaged",
+    )
     command.add_argument("--timeline", action="store_true", help="print what every worker did when, to stderr")
     json_option(command)
 
 
 def _run(options: argparse.Namespace) -> int:
+    leave_out_pandas()
     from spicula import exams
 
     outcome = exams.run(
@@ -88,6 +99,7 @@ def _run(options: argparse.Namespace) -> int:
         _loaded(options, options.bundle, options.model),
         _engine_options(options),
         retry_failed=options.retry_failed,
+        check_artefacts=options.check_artefacts,
         keep_timeline=options.timeline,
     )
     if options.timeline:
@@ -114,11 +126,15 @@ def _tell(outcome: Any, most: int = 20) -> None:
 
 
 def _describe_watch(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", metavar="DIR", type=Path, help="where exams arrive, each in a folder of its own")
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="where exams arrive, each in a folder of its own: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX",
+    )
     options_.workspace(command)
     _models(command)
     command.add_argument(
-        "--models", metavar="DIR", type=Path, help="where bundles are put, instead of --bundle and --model"
+        "--models", metavar="DIR", type=options_.folder, help="where bundles are put, instead of --bundle and --model"
     )
     _engine(command)
     command.add_argument(
@@ -155,7 +171,7 @@ def _watch(options: argparse.Namespace) -> int:
         return given or models.load_put(bundles, precision=options.precision, mode=mode)
 
     exams.watch(
-        options.folder,
+        options.source,
         options.workspace,
         load,
         _engine_options(options),
@@ -175,13 +191,17 @@ def _describe_stage(command: argparse.ArgumentParser) -> None:
         "--from",
         dest="inputs",
         metavar="DIR",
-        type=Path,
+        type=options_.folder,
         action="append",
         required=True,
         help="exams (of crop), or what a stage before it wrote; repeat for several",
     )
-    command.add_argument("--to", metavar="DIR", type=Path, required=True, help="where results go, a folder an exam")
-    command.add_argument("--models", metavar="DIR", type=Path, help="a four-view classifier, or a folder with one")
+    command.add_argument(
+        "--to", metavar="DIR", type=options_.folder, required=True, help="where results go, a folder an exam"
+    )
+    command.add_argument(
+        "--models", metavar="DIR", type=options_.folder, help="a four-view classifier, or a folder with one"
+    )
     command.add_argument("--settings", metavar="JSON", help="settings that are not the published ones")
     command.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="(default fp32)")
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the networks (default cpu)")
@@ -204,6 +224,6 @@ def _stage(options: argparse.Namespace) -> int:
 
 COMMANDS = (
     Command("run", "bring exams up to date: run what has no result yet", _describe_run, _run),
-    Command("watch", "run exams as they arrive in a folder", _describe_watch, _watch),
+    Command("watch", "run exams as they arrive in a folder or bucket", _describe_watch, _watch),
     Command("stage", "run one stage on files, for other orchestrators", _describe_stage, _stage),
 )

@@ -7,7 +7,6 @@ it, and nothing else. What a worker is stands in `engines.worker`.
 import os
 import queue
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from spicula.errors import SpiculaError
 from spicula.exams.engines import sizes
+from spicula.exams.engines.pooled import PooledEngine
 from spicula.exams.engines.pools import Pool
 from spicula.exams.engines.types import Done, time_limits
 from spicula.exams.types import Task
@@ -23,17 +23,11 @@ from spicula.processes import Events, WorkerProcess, cause, command_of
 #: How a worker is started; the name of its pool follows.
 COMMAND = command_of("spicula.exams.engines.worker")
 
-#: How often the driver looks round: for who is stuck, and who takes too much memory.
-TURN_SECONDS = 0.5
-
-#: More time than this between two looks was not the workers' fault: this machine slept, or was held up.
-MOST_TURN_SECONDS = 5.0
-
 #: A model worker that takes more than this share of the machine's memory is ended, before the system ends anything.
 MEMORY_SHARE = 0.75
 
 
-class LocalEngine:
+class LocalEngine(PooledEngine[WorkerProcess]):
     """Runs tasks in processes of this machine; see `engines.types.Engine`.
 
     Workers are started as they are needed, one of each pool at once.
@@ -55,6 +49,7 @@ class LocalEngine:
         *,
         command: Sequence[str] = COMMAND,
     ) -> None:
+        super().__init__()
         self._setting = dict(setting)
         self._command = tuple(command)
         limits = time_limits() if seconds is None else seconds
@@ -74,38 +69,11 @@ class LocalEngine:
         }
         self._memory_bytes = int(MEMORY_SHARE * sizes.memory_bytes())
         self._gpus = sizes.gpus() if setting.get("device") == "cuda" else []
-        self._looked = time.monotonic()
 
     def start(self) -> None:
         """Start one worker of each pool."""
         for pool in self._pools.values():
             pool.start()
-
-    def room(self, pool: str) -> int:
-        """Return how many more tasks a pool takes now."""
-        return self._pools[pool].room
-
-    def submit(self, pool: str, task: Task) -> None:
-        """Take a task.
-
-        Raises:
-            ValueError: there is no room in the pool.
-        """
-        self._pools[pool].submit(task)
-
-    def wait(self, timeout: float) -> list[Done]:
-        """Return what is finished, as soon as anything is.
-
-        Raises:
-            SpiculaError: workers cannot start, or one met what is no exam's fault.
-        """
-        until = time.monotonic() + timeout
-        while True:
-            left = until - time.monotonic()
-            done = self._heard(max(0.0, min(left, TURN_SECONDS)))
-            self._look_round()
-            if done or left <= 0:
-                return done
 
     def stop(self) -> None:
         """End all workers."""
@@ -127,7 +95,6 @@ class LocalEngine:
         return worker
 
     def _heard(self, timeout: float) -> list[Done]:
-        """Return what workers say to be finished: whatever there is, or what comes first."""
         done: list[Done] = []
         try:
             done += self._handle(*self._events.get(timeout=timeout))
@@ -153,15 +120,13 @@ class LocalEngine:
         status, last_line = worker.bury()
         del self._pool_of[worker]
         reason = cause(status, "its worker") + (", as when memory runs out" if status == -signal.SIGKILL else "")
-        if status >= 0 and pool.is_starting(worker):  # by itself: the next would do the same
-            raise SpiculaError(f"worker processes cannot start ({last_line or reason})")
+        if status >= 0 and pool.is_starting(worker):
+            reason = last_line or reason
+            if not pool.ready_count:  # it ended by itself: the next would do the same
+                raise SpiculaError(f"worker processes cannot start ({reason})")
         return pool.ended(worker, reason)
 
-    def _look_round(self) -> None:
-        now = time.monotonic()
-        seconds, self._looked = min(now - self._looked, MOST_TURN_SECONDS), now
-        for pool in self._pools.values():
-            pool.tick(seconds)
+    def _look_round(self, seconds: float) -> None:
         model = self._pools["model"]
         for worker in model.workers:
             if _resident_bytes(worker.pid) > self._memory_bytes:

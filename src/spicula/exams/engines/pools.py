@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from spicula.errors import SpiculaError
 from spicula.exams.engines.types import Done, stage_of
 from spicula.exams.types import Record, Task
+from spicula.progress import say
 
 #: Tasks that a worker has at a time: the one that it is at, and one sent ahead, so that it never waits for the driver.
 DEPTH = 2
@@ -20,8 +21,12 @@ DEPTH = 2
 #: A worker beyond the fewest that had nothing to do for so long is let go.
 IDLE_SECONDS = 60.0
 
-#: Workers that die so often before any is ready, one after the other, cannot start.
+#: When so many in a row die before they are ready, workers cannot start.
 MOST_STARTS = 5
+
+#: A worker that is not ready after so long is stuck, in an import or at a file system that does not answer. To load
+#: large models from a slow disk takes minutes.
+START_SECONDS = 600.0
 
 W = TypeVar("W")
 
@@ -35,9 +40,9 @@ class _Place:
         where: the machine, where that is not this one.
         tasks: that it has; it is at the first.
         started: POSIX time at which it took up the first.
-        seconds: that it has been at it.
+        seconds: that it has been at it, or at getting ready.
         idle_seconds: that it has had nothing to do.
-        verdict: id of the task that it is ended for, and why.
+        verdict: id of the task that it is ended for, None where that is its start, and why.
     """
 
     number: int
@@ -47,7 +52,7 @@ class _Place:
     started: float = 0.0
     seconds: float = 0.0
     idle_seconds: float = 0.0
-    verdict: tuple[int, str] | None = None
+    verdict: tuple[int | None, str] | None = None
 
 
 class Pool(Generic[W]):
@@ -60,7 +65,8 @@ class Pool(Generic[W]):
         seconds: stage -> how long a run of it may take; no limit for a stage that is not named.
         hire: starts a worker, given its number.
         give: sends a task to a worker.
-        end: ends a worker at once.
+        end: ends a worker at once; `ended` is to be called later.
+        is_placed: whether a worker has a machine. One that still waits for a machine may take as long as it likes.
     """
 
     def __init__(
@@ -73,11 +79,12 @@ class Pool(Generic[W]):
         hire: Callable[[int], W],
         give: Callable[[W, Task], None],
         end: Callable[[W], None],
+        is_placed: Callable[[W], bool] = lambda worker: True,
     ) -> None:
         self.name = name
         self._fewest, self._most = fewest, most
         self._limits = seconds
-        self._hire, self._give, self._end = hire, give, end
+        self._hire, self._give, self._end, self._is_placed = hire, give, end, is_placed
         self._places: dict[W, _Place] = {}
         self._waiting: deque[Task] = deque()
         self._failed_starts = 0
@@ -98,7 +105,12 @@ class Pool(Generic[W]):
     @property
     def is_held_up(self) -> bool:
         """Whether tasks wait and no worker is ready."""
-        return bool(self._waiting) and not any(place.is_ready for place in self._places.values())
+        return bool(self._waiting) and not self.ready_count
+
+    @property
+    def ready_count(self) -> int:
+        """How many workers are ready."""
+        return sum(place.is_ready for place in self._places.values())
 
     def is_starting(self, worker: W) -> bool:
         """Whether a worker is not ready yet."""
@@ -125,6 +137,7 @@ class Pool(Generic[W]):
         if worker in self._places:
             self._places[worker].is_ready, self._places[worker].where = True, where
             self._failed_starts = 0
+            self._most = max(self._most, self.ready_count)  # there may be more than at the last failed start
             self._share_out()
 
     def done(
@@ -146,44 +159,70 @@ class Pool(Generic[W]):
     def ended(self, worker: W, reason: str) -> list[Done]:
         """A worker is gone. The task that it was at is lost; those sent ahead are handed out again.
 
+        When workers cannot start, the pool goes on with those that are ready.
+
         Raises:
-            SpiculaError: workers cannot start.
+            SpiculaError: workers cannot start, and none is ready.
         """
         place = self._places.pop(worker, None)
         if place is None:
             return []
+        if place.verdict is not None:
+            reason = place.verdict[1]
         if not place.is_ready:
-            self._failed_starts += 1
-            if self._failed_starts >= MOST_STARTS:
-                raise SpiculaError(f"workers of the pool {self.name!r} cannot start ({reason})")
+            self._failed_start(reason)
         lost = []
         # One that finished its task just when it was to be ended for it has not begun with the next.
         if place.tasks and (place.verdict is None or place.verdict[0] == place.tasks[0]["id"]):
-            lost.append(self._outcome(place, None, place.verdict[1] if place.verdict else reason, None))
+            lost.append(self._outcome(place, None, reason, None))
         self._waiting.extendleft(reversed(place.tasks))
         self._share_out()
         return lost
 
     def kill(self, worker: W, reason: str) -> None:
         """End a worker for the task that it is at; the engine will say that it has ended."""
-        place = self._places[worker]
-        if place.tasks and place.verdict is None:
-            place.verdict = (place.tasks[0]["id"], reason)
-            self._end(worker)
+        if self._places[worker].tasks:
+            self._end_for(worker, reason)
 
     def tick(self, seconds: float) -> None:
         """Time has passed: end who is stuck, and let go who has had nothing to do for long."""
         for worker, place in list(self._places.items()):
-            if place.tasks:
+            if place.is_ready or self._is_placed(worker):
                 place.seconds += seconds
-                limit = self._limits.get(stage_of(place.tasks[0]))
-                if limit is not None and place.seconds > limit:
-                    self.kill(worker, f"{place.tasks[0]['step']} took more than {limit:g} s")
-            elif not self._waiting:
+            overdue = self._overdue(place)
+            if overdue is not None:
+                self._end_for(worker, overdue)
+            elif not place.tasks and not self._waiting:
                 place.idle_seconds += seconds
                 if place.idle_seconds > IDLE_SECONDS and len(self._places) > self._fewest:
                     del self._places[worker]
                     self._end(worker)
+
+    def _overdue(self, place: _Place) -> str | None:
+        """Return why a worker is to be ended, when it takes longer than it may."""
+        if place.tasks:
+            limit = self._limits.get(stage_of(place.tasks[0]))
+            if limit is not None and place.seconds > limit:
+                return f"{place.tasks[0]['step']} took more than {limit:g} s"
+        elif not place.is_ready and place.seconds > START_SECONDS:
+            return f"took more than {START_SECONDS:g} s to start"
+        return None
+
+    def _end_for(self, worker: W, reason: str) -> None:
+        place = self._places[worker]
+        if place.verdict is None:
+            place.verdict = (place.tasks[0]["id"] if place.tasks else None, reason)
+            self._end(worker)
+
+    def _failed_start(self, reason: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts < MOST_STARTS:
+            return
+        cannot = f"workers of the pool {self.name!r} cannot start ({reason})"
+        if not self.ready_count:
+            raise SpiculaError(cannot)
+        self._most, self._failed_starts = self.ready_count, 0
+        say(f"{cannot}; it goes on with the {self._most} that {'is' if self._most == 1 else 'are'} ready")
 
     def _count(self) -> int:
         return len(self._waiting) + sum(len(place.tasks) for place in self._places.values())

@@ -18,7 +18,8 @@ from typing import Any
 
 from spicula import cluster, files
 from spicula.errors import SpiculaError
-from spicula.exams.engines import local, ray_worker, sizes
+from spicula.exams.engines import local, ray_actor, ray_worker, sizes
+from spicula.exams.engines.pooled import PooledEngine
 from spicula.exams.engines.pools import Pool
 from spicula.exams.engines.types import POOLS, Done, time_limits
 from spicula.exams.stages import STAGES
@@ -42,14 +43,22 @@ _NAMED = ("num_cpus", "num_gpus", "memory")
 
 @dataclass(eq=False)
 class _Worker:
-    """An actor, and the calls that it has not answered, in the order in which it will."""
+    """An actor.
+
+    Attributes:
+        actor: Ray's handle of it.
+        calls: that it has not answered, in the order in which it will.
+        is_placed: whether Ray has found room for it.
+        host: the machine.
+    """
 
     actor: Any
     calls: deque[Any] = field(default_factory=deque)
+    is_placed: bool = False
     host: str = ""
 
 
-class RayEngine:
+class RayEngine(PooledEngine[_Worker]):
     """Runs tasks on Ray; see `engines.types.Engine`.
 
     Args:
@@ -75,6 +84,7 @@ class RayEngine:
         seconds: Mapping[str, float] | None = None,
         command: Sequence[str] = local.COMMAND,
     ) -> None:
+        super().__init__()
         streams = setting.get("streams") or cores()
         self._setting = {**setting, "streams": streams}
         self._address = address
@@ -93,11 +103,11 @@ class RayEngine:
         self._limits = dict(time_limits() if seconds is None else seconds)
         self._arguments = tuple(command[1:])
         self._ray: ModuleType
-        self._pools: dict[str, Pool[_Worker]] = {}
+        self._actor = ray_actor.actor_class()
         self._workers: dict[_Worker, str] = {}
+        self._ended: list[_Worker] = []
         self._token: Path | None = None
         self._stack = ExitStack()
-        self._looked = time.monotonic()
         self._held_up = dict.fromkeys(POOLS, 0.0)
 
     def start(self) -> None:
@@ -123,39 +133,14 @@ class RayEngine:
                 hire=partial(self._hire, name),
                 give=self._give,
                 end=self._end,
+                is_placed=lambda worker: worker.is_placed,
             )
             self._pools[name].start()
-
-    def room(self, pool: str) -> int:
-        """Return how many more tasks a pool takes now."""
-        return self._pools[pool].room
-
-    def submit(self, pool: str, task: Task) -> None:
-        """Take a task.
-
-        Raises:
-            ValueError: there is no room in the pool.
-        """
-        self._pools[pool].submit(task)
-
-    def wait(self, timeout: float) -> list[Done]:
-        """Return what is finished, as soon as anything is.
-
-        Raises:
-            SpiculaError: workers cannot start, do not see the workspace, or met what is no exam's fault.
-        """
-        until = time.monotonic() + timeout
-        while True:
-            left = until - time.monotonic()
-            done = self._heard(max(0.0, min(left, local.TURN_SECONDS)))
-            self._look_round()
-            if done or left <= 0:
-                return done
 
     def stop(self) -> None:
         """End all workers, and leave or stop the cluster."""
         for worker in list(self._workers):
-            self._end(worker)
+            self._kill(worker)
         if self._token is not None:
             self._token.unlink(missing_ok=True)
             self._token = None
@@ -185,8 +170,9 @@ class RayEngine:
         ask = self._asks[pool]
         options = {name: ask[name] for name in _NAMED if name in ask}
         own = {name: amount for name, amount in ask.items() if name not in _NAMED}
-        remote = self._ray.remote(**options, resources=own, max_restarts=0, max_task_retries=0)(ray_worker.RayWorker)
+        remote = self._ray.remote(**options, resources=own, max_restarts=0, max_task_retries=0)(self._actor)
         worker = _Worker(remote.remote(pool, self._setting, self._limits, self._arguments))
+        worker.calls.append(worker.actor.arrive.remote())
         worker.calls.append(worker.actor.look.remote(None if self._token is None else str(self._token)))
         self._workers[worker] = pool
         return worker
@@ -196,6 +182,11 @@ class RayEngine:
         worker.calls.append(worker.actor.execute.remote(task, seen))
 
     def _end(self, worker: _Worker) -> None:
+        """End a worker for its pool, which is told at the next turn."""
+        self._kill(worker)
+        self._ended.append(worker)
+
+    def _kill(self, worker: _Worker) -> None:
         self._workers.pop(worker, None)
         with suppress(Exception):  # it may be gone, and the cluster too
             self._ray.kill(worker.actor)
@@ -203,7 +194,9 @@ class RayEngine:
     # what they say
 
     def _heard(self, timeout: float) -> list[Done]:
-        """Return what workers say to be finished: whatever there is, or what comes first."""
+        if self._ended:
+            ended, self._ended = self._ended, []
+            return [done for pool in self._pools.values() for worker in ended for done in pool.ended(worker, "ended")]
         calls = [call for worker in self._workers for call in worker.calls]
         if not calls:
             time.sleep(timeout)
@@ -221,8 +214,11 @@ class RayEngine:
             told = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
             worker.calls.clear()
-            self._end(worker)
+            self._kill(worker)
             return pool.ended(worker, f"its Ray worker died ({type(error).__name__})")
+        if told is None:
+            worker.is_placed = True
+            return []
         if "host" in told:
             self._check(told)
             worker.host = told["host"]
@@ -250,13 +246,11 @@ class RayEngine:
         if self._address is None and not any(node["Alive"] for node in self._ray.nodes()):
             raise SpiculaError("Ray's own processes on this machine died; the same command again goes on")
 
-    def _look_round(self) -> None:
-        now = time.monotonic()
-        seconds, self._looked = min(now - self._looked, local.MOST_TURN_SECONDS), now
+    def _look_round(self, seconds: float) -> None:
         for name, pool in self._pools.items():
-            pool.tick(seconds)
             before = self._held_up[name]
-            self._held_up[name] = before + seconds if pool.is_held_up else 0.0
+            has_room = any(worker.is_placed for worker in pool.workers)
+            self._held_up[name] = before + seconds if pool.is_held_up and not has_room else 0.0
             if int(before // LOOK_SECONDS) < int(self._held_up[name] // LOOK_SECONDS):
                 self._check_alive()
             if before < PATIENCE_SECONDS <= self._held_up[name]:

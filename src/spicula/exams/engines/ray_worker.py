@@ -40,7 +40,7 @@ class Told(TypedDict):
 
 
 class RayWorker:
-    """The actor.
+    """A worker on a machine of the cluster.
 
     Args:
         pool: "cpu" or "model".

@@ -1,4 +1,4 @@
-"""What one file of a folder is and says: a DICOM mammogram by its header, or any other image."""
+"""What one file is and says: a DICOM mammogram by its header, or any other image."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,62 +8,73 @@ from spicula import headers
 from spicula.catalog import pacs
 from spicula.catalog.build import COLUMNS, facts_of
 from spicula.errors import RejectedImageError
+from spicula.exams.intake.origins import Origin
 from spicula.exams.intake.threads import in_threads
 from spicula.headers.dicom import is_dicom
 from spicula.headers.opening import opened
 from spicula.progress import progress
 
 _HEAD_BYTES = 132  # preamble and magic number (PS3.10 7.1)
-_CHUNK = 16
 #: How reasons begin that can be gone next time without the file having changed.
 _PASSING = ("cannot be opened", "cannot be read")
 
 Row = dict[str, Any]
 
 
-def read_many(root: Path, paths: Sequence[str]) -> Iterator[list[Row]]:
+def read_many(origin: Origin, paths: Sequence[str]) -> Iterator[list[Row]]:
     """Yield for each path the rows of its file, in the given order: parsing and hashing overlap in threads.
 
     Args:
-        root: the folder that the paths are relative to.
-        paths: relative paths.
+        origin: where the files are.
+        paths: relative to it.
+
+    Raises:
+        SpiculaError: an object store failed.
     """
-    results = in_threads(lambda path: read(root, path), paths, _CHUNK)
+    results = in_threads(lambda path: read(origin, path), paths, origin.chunk, origin.threads)
     return progress(results, "reading headers and digests", "files", total=len(paths))
 
 
-def read(root: Path, path: str) -> list[Row]:
+def read(origin: Origin, path: str) -> list[Row]:
     """Return the rows of a file: one an image; without an image one with the reason.
 
     A row has `kind` ("dicom" or "image"), `path`, `reasons`, and columns of the Index; of an image that is no DICOM
     these are the size, depth and digest alone, for which exam it belongs to is said by its name or a list.
+
+    Raises:
+        SpiculaError: an object store failed.
     """
     try:
-        with opened(root / path) as stream:
-            kind = "dicom" if is_dicom(stream.read(_HEAD_BYTES)) else "image"
+        with origin.file(path) as file:
+            return _read_file(file, path)
     except RejectedImageError as error:
         return [_unusable("image", path, [str(error)])]
-    if kind == "image":
-        facts = facts_of(root / path)
-        if isinstance(facts, str):
-            return [_unusable(kind, path, [facts])]
-        return [{"kind": kind, "path": path, "reasons": [], **dict(zip(COLUMNS, facts, strict=True))}]
-    return _read_dicom(root, path)
 
 
-def is_lasting(row: Row) -> bool:
-    """Say whether a row holds as long as its file does not change; a file that could not be opened may be next time."""
-    return not any(reason.startswith(_PASSING) for reason in row["reasons"])
+def _read_file(file: Path, path: str) -> list[Row]:
+    with opened(file) as stream:
+        kind = "dicom" if is_dicom(stream.read(_HEAD_BYTES)) else "image"
+    if kind == "dicom":
+        return _read_dicom(file, path)
+    facts = facts_of(file)
+    if isinstance(facts, str):
+        return [_unusable(kind, path, [facts])]
+    return [{"kind": kind, "path": path, "reasons": [], **dict(zip(COLUMNS, facts, strict=True))}]
 
 
-def _read_dicom(root: Path, path: str) -> list[Row]:
+def is_passing(reason: str) -> bool:
+    """Say whether a reason can be gone next time without the file having changed: it could not be opened, or read."""
+    return reason.startswith(_PASSING)
+
+
+def _read_dicom(file: Path, path: str) -> list[Row]:
     try:
-        rows, reasons = pacs.read_file(root, path, headers.read_dicom(root / path))
+        rows, reasons = pacs.read_file(file.parent, path, headers.read_dicom(file))
     except RejectedImageError as error:
         return [_unusable("dicom", path, [str(error)])]
     if not rows:
         return [_unusable("dicom", path, reasons)]
-    facts = facts_of(root / path)
+    facts = facts_of(file)
     if isinstance(facts, str):
         return [_unusable("dicom", path, [facts])]
     described = dict(zip(COLUMNS, facts, strict=True))

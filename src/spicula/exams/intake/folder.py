@@ -1,7 +1,8 @@
-"""The images of a folder as one Index: DICOM files by their headers, all others by their names and by exam lists."""
+"""The images of a folder or bucket as one Index: DICOM by their headers, all others by their names and by lists."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from spicula.catalog.build import COLUMNS
 from spicula.catalog.exam_folders.exam_files import MASK_FOLDERS
 from spicula.catalog.pacs import dicomdir
 from spicula.catalog.tree import is_document, reject
+from spicula.errors import RejectedImageError, SpiculaError
 from spicula.exams.intake import content
 from spicula.exams.intake.known import SCHEMA, Known
 from spicula.exams.intake.listing import Listing, Problem
+from spicula.exams.intake.origins import Origin
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 _PICKLES = (".pkl", ".pickle")
@@ -39,29 +42,34 @@ class _Sorted:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read(root: Path, listing: Listing, known: Known) -> tuple[pa.Table, list[Problem]]:
-    """Read the images of a folder; those that are known and unchanged are not opened.
+def read(origin: Origin, listing: Listing, known: Known) -> tuple[pa.Table, list[Problem]]:
+    """Read images; those that are known and unchanged are not opened.
 
     Args:
-        root: the folder.
-        listing: the files in it to read.
-        known: what is known of them; it is brought up to date, and not saved.
+        origin: where they are.
+        listing: the files of it to read.
+        known: what is known of them; it is brought up to date, and saved only when an object store fails or Ctrl-C is
+            pressed, with what was read until then: to fetch it took time.
 
     Returns:
         An Index, in the order of the listing, and what could not be used: path and reason.
+
+    Raises:
+        SpiculaError: an object store failed.
     """
     found = _sort(listing.paths)
     wanted = listing.select(sorted(found.images + found.lists))
     changed = known.changed(wanted)
-    rows = _rows(root, wanted, changed, {listing.paths[place] for place in found.lists}, known)
+    rows = _rows(origin, wanted, changed, {listing.paths[place] for place in found.lists}, known)
     naming = _digest(rows)
-    if naming != known.naming or _has_images(rows, wanted, changed):
-        rows = _named(root, rows)
-    known.replace(rows, naming, listing.listed_ns)
-    selected, problems = _select(root, rows, found.directories)
+    with _kept(known, lambda: rows):
+        if naming != known.naming or _has_images(rows, wanted, changed):
+            rows = _named(origin, rows)
+        selected, problems = _select(origin, rows, found.directories)
+    known.replace(rows, naming)
     table, copies = _without_copies(selected)
     problems = [*listing.problems, *found.problems, *problems, *copies, *_reported(rows)]
-    return index.validate(index.with_root(table, root)), problems
+    return index.validate(index.with_root(table, origin.place)), problems
 
 
 def _sort(paths: Sequence[str]) -> _Sorted:
@@ -80,36 +88,61 @@ def _sort(paths: Sequence[str]) -> _Sorted:
     return found
 
 
-def _rows(root: Path, wanted: Listing, changed: Any, lists: set[str], known: Known) -> pa.Table:
+class _New:
+    """Rows of files that are read anew, most of them as a table."""
+
+    def __init__(self) -> None:
+        self._tables = [SCHEMA.empty_table()]
+        self._rows: list[content.Row] = []
+
+    def add(self, row: content.Row) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _MOST_ROWS:
+            self._tables = [self.table()]
+            self._rows = []
+
+    def table(self) -> pa.Table:
+        return pa.concat_tables([*self._tables, pa.Table.from_pylist(self._rows, SCHEMA)])
+
+
+def _rows(origin: Origin, wanted: Listing, changed: Any, lists: set[str], known: Known) -> pa.Table:
     """Return what is known of the files and what the changed ones say, in the order of the listing."""
     paths = pa.array(wanted.paths, pa.string())
     kept = known.rows.filter(pc.is_in(known.rows["path"], value_set=paths.filter(pa.array(~changed))))
-    tables, new = [kept], list[content.Row]()
-    places = [int(place) for place in np.flatnonzero(changed)]
-    to_read = [wanted.paths[place] for place in places if wanted.paths[place] not in lists]
-    read = content.read_many(root, to_read) if to_read else iter(())
-    for place in places:
-        path = wanted.paths[place]
-        of_file = [{"kind": "list", "path": path, "reasons": []}] if path in lists else next(read)
-        size, time = int(wanted.sizes[place]), int(wanted.times[place])
-        for row in of_file:
-            stays = content.is_lasting(row)
-            new.append({**row, "size": size, "mtime_ns": time if stays else np.iinfo(np.int64).max, "naming": []})
-        if len(new) >= _MOST_ROWS:
-            tables.append(pa.Table.from_pylist(new, SCHEMA))
-            new.clear()
+    places, new = [int(place) for place in np.flatnonzero(changed)], _New()
     if not places:
         return kept
-    rows = pa.concat_tables([*tables, pa.Table.from_pylist(new, SCHEMA)])
+    to_read = [wanted.paths[place] for place in places if wanted.paths[place] not in lists]
+    read = content.read_many(origin, to_read) if to_read else iter(())
+    with _kept(known, lambda: pa.concat_tables([kept, new.table()])):
+        for place in places:
+            path = wanted.paths[place]
+            of_file = [{"kind": "list", "path": path, "reasons": []}] if path in lists else next(read)
+            size, stamp = int(wanted.sizes[place]), int(wanted.stamps[place])
+            for row in of_file:
+                passes = wanted.is_fresh[place] or any(map(content.is_passing, row["reasons"]))
+                new.add({**row, "size": size, "stamp": None if passes else stamp, "naming": []})
+    rows = pa.concat_tables([kept, new.table()])
     return rows.take(np.argsort(pc.index_in(rows["path"], value_set=paths).to_numpy(), kind="stable"))
 
 
+@contextmanager
+def _kept(known: Known, rows: Callable[[], pa.Table]) -> Iterator[None]:
+    """Save these rows when the block fails or Ctrl-C is pressed; names and lists are then read again next time."""
+    try:
+        yield
+    except (SpiculaError, KeyboardInterrupt):
+        known.replace(rows(), "")
+        known.save()
+        raise
+
+
 def _digest(rows: pa.Table) -> str:
-    """Return what the naming of images hangs on: which there are, and the lists with their times."""
+    """Return what the naming of images hangs on: which there are, and the lists with their stamps."""
     named = rows.filter(pc.is_in(rows["kind"], value_set=_NAMED_KINDS))
     lists = named.filter(pc.equal(named["kind"], "list"))
     digest = hashlib.sha256("\n".join(named["path"].to_pylist()).encode())
-    digest.update(lists["size"].to_numpy().tobytes() + lists["mtime_ns"].to_numpy().tobytes())
+    digest.update(lists["size"].to_numpy().tobytes() + lists["stamp"].fill_null(0).to_numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -120,13 +153,15 @@ def _has_images(rows: pa.Table, wanted: Listing, changed: Any) -> bool:
     return bool(pc.any(named).as_py())
 
 
-def _named(root: Path, rows: pa.Table) -> pa.Table:
+def _named(origin: Origin, rows: pa.Table) -> pa.Table:
     """Fill in what the names of images and exam lists say."""
     is_named = pc.is_in(rows["kind"], value_set=_NAMED_KINDS)
     named = rows.filter(is_named)
     if not named.num_rows:
         return rows
-    reading = exam_folders.read_files(root, named["path"].to_pylist(), {})
+    lists = named.filter(pc.equal(named["kind"], "list"))["path"].to_pylist()
+    with _files(origin, lists) as local:
+        reading = exam_folders.read_files(Path(origin.place), named["path"].to_pylist(), {}, local)
     at = pc.index_in(named["path"], value_set=reading.index["path"].combine_chunks())
     for name in _NAMED:
         named = _set(named, name, reading.index[name].take(at))
@@ -134,6 +169,23 @@ def _named(root: Path, rows: pa.Table) -> pa.Table:
     named = _set(named, "naming", _reasons_by_path(named["path"].to_pylist(), reading.rejected.to_pylist()))
     order = np.argsort(np.concatenate([np.flatnonzero(~_flags(is_named)), np.flatnonzero(_flags(is_named))]))
     return pa.concat_tables([rows.filter(pc.invert(is_named)), named]).take(order)
+
+
+@contextmanager
+def _files(origin: Origin, paths: Iterable[str]) -> Iterator[dict[str, Path]]:
+    """Yield path -> file of this machine, of some lists or DICOMDIRs.
+
+    Raises:
+        SpiculaError: one is gone from a bucket, or may not be read: without it other exams would be found.
+    """
+    with ExitStack() as stack:
+        local = {}
+        for path in paths:
+            try:
+                local[path] = stack.enter_context(origin.file(path))
+            except RejectedImageError as error:
+                raise SpiculaError(f"{origin.place}: {path} {error}; put it right, and run again") from None
+        yield local
 
 
 def _flags(values: Any) -> Any:
@@ -148,7 +200,7 @@ def _reasons_by_path(paths: Iterable[str], rejected: Iterable[Problem]) -> pa.Ar
     return pa.array([by_path.get(path, []) for path in paths], pa.list_(pa.string()))
 
 
-def _select(root: Path, rows: pa.Table, directories: Sequence[str]) -> tuple[pa.Table, list[Problem]]:
+def _select(origin: Origin, rows: pa.Table, directories: Sequence[str]) -> tuple[pa.Table, list[Problem]]:
     """Return the rows of images that can be used, below a DICOMDIR those that it names."""
     usable = rows.filter(pc.and_(rows["image_id"].is_valid(), rows["sha256"].is_valid()))
     is_named = pc.equal(usable["kind"], "image")
@@ -158,7 +210,8 @@ def _select(root: Path, rows: pa.Table, directories: Sequence[str]) -> tuple[pa.
     if not directories:
         return table, []
     paths = rows["path"].filter(pc.equal(rows["kind"], "dicom")).unique().to_pylist()
-    chosen, problems = dicomdir.select(root, [*paths, *directories])
+    with _files(origin, directories) as local:
+        chosen, problems = dicomdir.select(Path(origin.place), [*paths, *directories], local)
     left_out = pa.array(sorted(set(paths) - set(chosen)), pa.string())
     return table.filter(pc.invert(pc.is_in(table["path"], value_set=left_out))), problems
 

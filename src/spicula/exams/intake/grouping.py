@@ -1,6 +1,5 @@
 """From the rows of an Index to exams: whose images, which views, what is missing, what contradicts itself."""
 
-import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -241,8 +240,7 @@ def _is_listed(table: pa.Table) -> npt.NDArray[np.bool_]:
 def _images(table: pa.Table, rows: _Rows, order: Ints) -> list[ImageFile]:
     """Return the images of these rows."""
     ordered = table.select(["dataset", "path", "sha256", "flags"]).take(order)
-    root = os.fspath(index.root_of(table))
-    paths = pc.binary_join_element_wise(root, ordered["path"], "/").to_pylist()
+    paths = pc.binary_join_element_wise(index.place_of(table), ordered["path"], "/").to_pylist()
     # the published lists say NO or YES; a header or another dataset says YES or nothing
     unflagged = [False if listed else None for listed in _is_listed(ordered).tolist()]
     mirrored = [

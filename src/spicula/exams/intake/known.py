@@ -1,4 +1,4 @@
-"""What is known of a folder's files from the last time, so that unchanged ones are neither parsed nor hashed again."""
+"""What is known of files from the last time, so that unchanged ones are neither fetched nor parsed nor hashed again."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from spicula import files, index
+from spicula import files, index, stores
 from spicula.exams.intake.listing import Listing
 
 #: What was found out about every file: one row an image, or one for a file without any. Paths are relative.
@@ -18,7 +18,7 @@ SCHEMA = pa.schema(
     [
         pa.field("kind", pa.string()),  # "dicom", "image" (any other format), "list"
         pa.field("size", pa.int64()),
-        pa.field("mtime_ns", pa.int64()),
+        pa.field("stamp", pa.int64()),  # see `Listing.stamps`; null where the file is to be read again next time
         pa.field("reasons", pa.list_(pa.string())),  # by the file itself: why it is not used, or what is odd about it
         pa.field("naming", pa.list_(pa.string())),  # the same, by names and exam lists
         pa.field("position", pa.int64()),  # of an image that has its exam from its name: lists have an order
@@ -26,11 +26,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-#: A file that was changed so shortly before it was listed can change again without another time: coarse clocks of
-#: network file systems tick every 2 s (FAT; most others are finer).
-FRESH_NS = 2_000_000_000
-
-_VERSION_KEY, _VERSION = b"spicula.known", b"1"
+_VERSION_KEY, _VERSION = b"spicula.known", b"2"
 _NAMING_KEY = b"spicula.naming"
 
 
@@ -60,26 +56,26 @@ class Known:
             self.naming = metadata.get(_NAMING_KEY, b"").decode()
 
     def changed(self, listing: Listing) -> npt.NDArray[np.bool_]:
-        """Return (N,): which files are new or have another size or time than those that are known."""
+        """Return (N,): which files are new or have another size or stamp than those that are known."""
         if not self.rows.num_rows:
             return np.ones(len(listing.paths), dtype=np.bool_)
         places = pc.index_in(pa.array(listing.paths, pa.string()), value_set=self.rows["path"].combine_chunks())
         at = places.fill_null(0).to_numpy(zero_copy_only=False)
         same = places.is_valid().to_numpy(zero_copy_only=False)
         same &= self.rows["size"].to_numpy()[at] == listing.sizes
-        same &= self.rows["mtime_ns"].to_numpy()[at] == listing.times
+        same &= self.rows["stamp"].to_numpy()[at] == listing.stamps
         return np.asarray(~same)
 
-    def replace(self, rows: pa.Table, naming: str, listed_ns: int) -> None:
-        """Take these rows for all that is known, but for files that had changed just before they were listed.
+    def replace(self, rows: pa.Table, naming: str) -> None:
+        """Take these rows for all that is known, but for those without a stamp.
 
         Args:
             rows: of `SCHEMA`.
             naming: digest of the names and lists that the columns of images come from.
-            listed_ns: POSIX time when the files were listed.
         """
-        self.rows = rows.filter(pc.less(rows["mtime_ns"], listed_ns - FRESH_NS))
-        self.naming, self._is_saved = naming, False
+        kept = rows.filter(rows["stamp"].is_valid())
+        if naming != self.naming or not kept.equals(self.rows):
+            self.rows, self.naming, self._is_saved = kept, naming, False
 
     def save(self) -> None:
         """Write the file, atomically, when something changed since it was read or written.
@@ -94,15 +90,16 @@ class Known:
         self._is_saved = True
 
 
-def place(workspace: str, source: Path) -> Path:
+def place(workspace: str, source: Path | str) -> Path:
     """Return where the facts of a source are kept: in a workspace that is a local folder, else in the user's cache.
 
     Args:
         workspace: a folder, or an address (s3://..., gs://...).
-        source: the folder or Index that exams come from.
+        source: the folder, address or Index that exams come from.
     """
-    name = hashlib.sha256(os.fsencode(Path(source).absolute())).hexdigest()[:16]
-    if "://" not in workspace:
+    at = stores.place_of(source) if stores.is_remote(str(source)) else Path(source).absolute()
+    name = hashlib.sha256(os.fsencode(at)).hexdigest()[:16]
+    if not stores.is_remote(workspace):
         return Path(workspace) / "intake" / f"{name}.parquet"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "spicula" / "intake" / f"{name}.parquet"

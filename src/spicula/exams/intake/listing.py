@@ -1,4 +1,4 @@
-"""What lies in a folder: every file with its size and time, listed without opening one."""
+"""What lies in a folder or a bucket, listed without opening anything: names, sizes, and what tells versions apart."""
 
 import os
 import re
@@ -20,34 +20,39 @@ _TEMPORARY = re.compile(
     re.IGNORECASE,
 )
 
+#: A file that was changed so shortly before it was listed can change again without another time: coarse clocks of
+#: network file systems tick every 2 s (FAT; most others are finer).
+FRESH_NS = 2_000_000_000
+
 Problem = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files below a folder, as they were when they were listed.
+    """The files below a folder or a prefix, as they were when they were listed.
 
     Attributes:
         paths: relative to the folder, with forward slashes, sorted folder by folder.
         sizes: (N,) int64, bytes.
-        times: (N,) int64, when each was last changed, in nanoseconds of POSIX time.
-        listed_ns: POSIX time when they were listed.
+        stamps: (N,) int64, another one when the content is: of a file when it was last changed, in nanoseconds of
+            POSIX time; of an object a digest of its version.
+        is_fresh: (N,), which may change again and keep their stamps.
         problems: path and reason of what is no file to read.
     """
 
     paths: list[str]
     sizes: npt.NDArray[np.int64]
-    times: npt.NDArray[np.int64]
-    listed_ns: int
+    stamps: npt.NDArray[np.int64]
+    is_fresh: npt.NDArray[np.bool_]
     problems: list[Problem] = field(default_factory=list)
 
     def select(self, places: Sequence[int]) -> "Listing":
         """Return some of the files, by their places, without the problems."""
         at = np.asarray(places, dtype=np.int64)
-        return Listing([self.paths[place] for place in places], self.sizes[at], self.times[at], self.listed_ns)
+        return Listing([self.paths[place] for place in places], self.sizes[at], self.stamps[at], self.is_fresh[at])
 
 
-def list_files(folder: Path) -> Listing:
+def list_folder(folder: Path) -> Listing:
     """List the files below a folder. Hidden ones are passed over, those with a temporary name are problems.
 
     Raises:
@@ -68,11 +73,9 @@ def list_paths(folder: Path, paths: Iterable[str]) -> Listing:
     facts: list[tuple[int, int]] = []
     problems: list[Problem] = []
     for path in paths:
-        if not is_text(path):
-            problems.append(reject(path, "the name is not in UTF-8"))
-            continue
-        if is_temporary(path):
-            problems.append(reject(path, "has the name of a file that is still being written"))
+        problem = problem_of(path)
+        if problem:
+            problems.append(reject(path, problem))
             continue
         try:
             found = os.stat(f"{root}/{path}")  # noqa: PTH116 - half the time of Path.stat, for 400,000 files
@@ -85,7 +88,14 @@ def list_paths(folder: Path, paths: Iterable[str]) -> Listing:
         listed.append(path)
         facts.append((found.st_size, found.st_mtime_ns))
     both = np.array(facts, dtype=np.int64).reshape(-1, 2)
-    return Listing(listed, both[:, 0], both[:, 1], now, problems)
+    return Listing(listed, both[:, 0], both[:, 1], both[:, 1] >= now - FRESH_NS, problems)
+
+
+def problem_of(path: str) -> str | None:
+    """Return what is wrong with a name, or None."""
+    if not is_text(path):
+        return "the name is not in UTF-8"
+    return "has the name of a file that is still being written" if is_temporary(path) else None
 
 
 def is_temporary(path: str) -> bool:

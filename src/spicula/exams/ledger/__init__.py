@@ -4,7 +4,7 @@ Four Delta tables (see `tables`) lie in the workspace: a folder, `s3://` or `gs:
 stands under its input key (`steps.key_of`), so what is left to do is the set of exams whose wanted key has no row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -17,7 +17,6 @@ import pyarrow.dataset as ds
 
 import spicula
 from spicula.errors import SpiculaError, UsageError
-from spicula.exams.artefacts import is_remote, place_of
 from spicula.exams.ledger import compare, planning, storage, tables, writing
 from spicula.exams.ledger import history as past
 from spicula.exams.ledger.configurations import Run, last_run
@@ -27,6 +26,7 @@ from spicula.exams.ledger.storage import Table
 from spicula.exams.ledger.writing import Result
 from spicula.exams.steps import Step
 from spicula.exams.types import ExamInput
+from spicula.stores import is_remote, place_of
 
 __all__ = ["Count", "Ledger", "LeftExam", "LeftExams", "Plan", "Result", "Run"]
 
@@ -49,6 +49,8 @@ class Ledger:
         self._final = writing.Keys(self._tables["steps"], ds.field("status") != "failed")
         self._scored = writing.Keys(self._tables["predictions"])
         self._commits = 0
+        # what is to be noted of runs that wrote nothing so far
+        self._waiting: dict[str, dict[str, Any]] = {}
         # the last walk over all exams, and what it was asked: status and problems are mostly asked for together
         self._walked: tuple[Any, planning.Walk] | None = None
 
@@ -87,28 +89,43 @@ class Ledger:
 
     # writing
 
-    def begin_run(self, steps: Sequence[Step], engine: str, started_by: str = "") -> str:
+    def begin_run(self, steps: Sequence[Step], engine: str, started_by: str = "", wait: bool = False) -> str:
         """Note that a run begins.
 
         Args:
             steps: its configuration.
             engine: its name.
             started_by: the command, in words that name no patient.
+            wait: note it only before the first other thing that the run writes, or when `note_begin` or `end_run` is
+                called: a run that finds nothing to do is one commit then, and one that is killed before it wrote
+                anything leaves nothing.
 
         Returns:
             The run's id.
         """
-        for table in self._tables.values():
-            table.refresh()
-            table.tidy(sweep=True)
         run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{token_hex(4)}"
         began = {"event": "began", "engine": engine, "started_by": started_by}
-        self._note(run, began | {"configuration": tables.as_text([step.as_json() for step in steps])})
+        self._waiting[run] = began | {"configuration": tables.as_text([step.as_json() for step in steps])}
+        if not wait:
+            self.note_begin(run)
         return run
+
+    def note_begin(self, run: str) -> None:
+        """Note that a run begins, unless that is done; and put small files together where there are many."""
+        if run in self._waiting:
+            self._tidy(self._tables)
+            self._note(run, self._waiting[run])
+            del self._waiting[run]
 
     def end_run(self, run: str, summary: Mapping[str, Any]) -> None:
         """Note that a run ended, with what it did, as JSON values."""
-        self._note(run, {"event": "ended", "summary": tables.as_text(dict(summary))})
+        ended = {"event": "ended", "summary": tables.as_text(dict(summary))}
+        if run not in self._waiting:
+            self._note(run, ended)
+            return
+        self._tidy(["runs"])
+        self._note(run, self._waiting[run], ended)
+        del self._waiting[run]
 
     def add_exams(self, exams: Sequence[ExamInput], run: str) -> int:
         """Take in exams; those that are there and unchanged write nothing.
@@ -126,13 +143,18 @@ class Ledger:
         states = [writing.state_of(exam) for exam in exams]
         table = self._tables["exams"]
 
-        def rows() -> pa.Table:
+        def new() -> list[int]:
             there = latest(table.read(["exam_id", "state", "commit"]), "exam_id")
             known = dict(zip(there["exam_id"].to_pylist(), there["state"].to_pylist(), strict=True))
-            new = [number for number, exam in enumerate(ids) if known.get(exam) != states[number]]
-            return writing.exam_rows([exams[n] for n in new], [states[n] for n in new], run)
+            return [number for number, exam in enumerate(ids) if known.get(exam) != states[number]]
+
+        def rows() -> pa.Table:
+            numbers = new()
+            return writing.exam_rows([exams[n] for n in numbers], [states[n] for n in numbers], run)
 
         table.refresh()
+        if run in self._waiting and new():  # not in `rows`: it looks at the table anew, which `append` must not miss
+            self.note_begin(run)
         return table.append(rows)
 
     def commit(self, results: Sequence[Result], steps: Mapping[str, Step], run: str, engine: str) -> int:
@@ -155,6 +177,7 @@ class Ledger:
             SpiculaError: the workspace cannot be written.
         """
         writing.check(results, steps)
+        self.note_begin(run)
         unique = writing.one_a_key(results)
         rows = writing.step_rows(unique, steps, run, engine)
         scores = writing.prediction_rows(unique, steps, run)
@@ -171,26 +194,50 @@ class Ledger:
 
     # what is left
 
-    def plan(self, steps: Sequence[Step], exam_ids: Sequence[str] | None = None, retry_failed: bool = False) -> Plan:
+    def plan(
+        self,
+        steps: Sequence[Step],
+        exam_ids: Sequence[str] | None = None,
+        retry_failed: bool = False,
+        refused: Collection[str] | None = None,
+        also: Collection[str] = (),
+    ) -> Plan:
         """Find out what a configuration leaves to do.
 
         Args:
             steps: the configuration, each step after those that it reads from.
             exam_ids: the exams that are meant; all when None.
             retry_failed: run steps again that failed.
+            refused: the exams that intake refused; None: as the last row of each says, whichever run wrote it.
+            also: exams that are left even where nothing of them is: something that was made for them is lost.
 
         Raises:
             UsageError: one of `exam_ids` is not in the ledger.
         """
         self._refresh()
-        found = self._walk(steps, exam_ids, retry_failed)
-        ids = found.exams["exam_id"].filter(pa.array(planning.to_do(found)))
+        found = self._walk(steps, exam_ids, retry_failed, refused)
+        asked = pc.is_in(found.exams["exam_id"], value_set=pa.array(list(also), pa.string()))
+        ids = found.exams["exam_id"].filter(pc.or_(asked, pa.array(planning.to_do(found))))
         exams, results = tables.EXAMS.empty_table(), tables.STEPS.empty_table()
         if len(ids):
             mine = ds.field("exam_id").isin(ids.combine_chunks())
             exams = latest(self._tables["exams"].read(["exam_id", "digest", "images", "commit"], mine), "exam_id")
             results = settled(self._tables["steps"].read(["exam_id", "key", "status", "outputs", "commit"], mine))
         return Plan(LeftExams(exams, results), self._count(found, steps))
+
+    def outputs(self, steps: Sequence[Step], exam_ids: Sequence[str] | None = None) -> pa.Table:
+        """Return the digests of the output manifests that a configuration leads to.
+
+        Args:
+            steps: see `plan`.
+            exam_ids: see `plan`.
+
+        Returns:
+            exam_id, and a column for every step, null where the step is not done.
+        """
+        self._refresh()
+        found = self._walk(steps, exam_ids)
+        return pa.table({"exam_id": found.exams["exam_id"], **found.outputs})
 
     def status(self, steps: Sequence[Step] | None = None) -> dict[str, Any]:
         """Return how the workspace stands.
@@ -253,12 +300,13 @@ class Ledger:
         self._refresh()
         return past.history(self._of_exam("exams", exam_id), self._of_exam("steps", exam_id))
 
-    def show(self, exam_id: str, as_of: datetime | None = None) -> dict[str, Any]:
+    def show(self, exam_id: str, as_of: datetime | None = None, steps: Sequence[Step] | None = None) -> dict[str, Any]:
         """Return how an exam stands, or stood, with the configuration of the last run until then.
 
         Args:
             exam_id: the exam.
             as_of: the time, UTC where it names no zone; now when None.
+            steps: another configuration than that.
 
         Returns:
             As `history.show`, with `as_of` and `run`: that run, or None.
@@ -274,7 +322,8 @@ class Ledger:
         run = last_run(self._tables["runs"], time)
         results = past.until(self._of_exam("steps", exam_id), time)
         predictions = past.until(self._of_exam("predictions", exam_id), time)
-        shown = past.show(exams, results, predictions, run.steps if run else ())
+        wanted = steps if steps is not None else run.steps if run else ()
+        shown = past.show(exams, results, predictions, wanted)
         return {"as_of": time, "run": run.as_json() if run else None, **shown}
 
     def configuration(self, as_of: datetime | None = None) -> tuple[Step, ...]:
@@ -327,9 +376,14 @@ class Ledger:
         for table in self._tables.values():
             table.refresh()
 
-    def _note(self, run: str, values: Mapping[str, Any]) -> None:
-        row = writing.rows_of([{"run": run, "spicula": spicula.__version__, **values}], tables.RUNS)
-        self._tables["runs"].append(lambda: row)
+    def _tidy(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._tables[name].refresh()
+            self._tables[name].tidy(sweep=True)
+
+    def _note(self, run: str, *events: Mapping[str, Any]) -> None:
+        rows = [{"run": run, "spicula": spicula.__version__, **event} for event in events]
+        self._tables["runs"].append(lambda: writing.rows_of(rows, tables.RUNS))
 
     def _wanted(self, steps: Sequence[Step] | None) -> Sequence[Step]:
         if steps is not None:
@@ -338,10 +392,14 @@ class Ledger:
         return run.steps if run else ()
 
     def _walk(
-        self, steps: Sequence[Step], exam_ids: Sequence[str] | None = None, retry_failed: bool = False
+        self,
+        steps: Sequence[Step],
+        exam_ids: Sequence[str] | None = None,
+        retry_failed: bool = False,
+        refused: Collection[str] | None = None,
     ) -> planning.Walk:
         asked = (self._tables["exams"].commits, self._tables["steps"].commits, [step.as_json() for step in steps])
-        everything = exam_ids is None and not retry_failed
+        everything = exam_ids is None and refused is None and not retry_failed
         if everything and self._walked is not None and self._walked[0] == asked:
             return self._walked[1]
         exams = latest(self._tables["exams"].read(["exam_id", "digest", "refusal", "commit"]), "exam_id")
@@ -350,6 +408,8 @@ class Ledger:
             if rows.null_count:
                 raise UsageError(f"the workspace has no exam {exam_ids[rows.is_null().index(True).as_py()]}")
             exams = exams.take(pa.array(np.unique(rows)))
+        if refused is not None:
+            exams = planning.with_refused(exams, refused)
         results = settled(self._tables["steps"].read(["step", "key", "status", "outputs", "commit"]))
         found = planning.walk(exams, results, steps, retry_failed)
         self._walked = (asked, found) if everything else None
@@ -378,7 +438,7 @@ def _check_empty(place: str) -> None:
     folder = Path(place)
     if folder.exists() and not folder.is_dir():
         raise SpiculaError(f"{place} is a file; a workspace is a folder")
-    ours = {*tables.TABLES, "artefacts", "intake"}
+    ours = {*tables.TABLES, "artefacts", "intake", "incoming"}
     others = sorted(path.name for path in folder.glob("*") if path.name not in ours and not path.name.startswith("."))
     if others:
         raise SpiculaError(f"{place} holds something else ({others[0]}); choose an empty folder as the workspace")

@@ -8,7 +8,7 @@ A step of an exam is
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,6 +87,13 @@ def settled(results: pa.Table) -> pa.Table:
         return final
     lost = latest(lost.filter(pc.invert(pc.is_in(lost["key"], value_set=final["key"]))), "key")
     return pa.concat_tables([final, lost])
+
+
+def with_refused(exams: pa.Table, refused: Collection[str]) -> pa.Table:
+    """Return exams of which exactly these are refused, whatever their rows say."""
+    those = pc.is_in(exams["exam_id"], value_set=pa.array(list(refused), pa.string()))
+    refusals = pc.if_else(those, pc.coalesce(exams["refusal"], ""), None)
+    return exams.set_column(exams.column_names.index("refusal"), "refusal", refusals)
 
 
 def walk(exams: pa.Table, results: pa.Table, steps: Sequence[Step], retry_failed: bool = False) -> Walk:

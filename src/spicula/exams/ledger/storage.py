@@ -17,7 +17,7 @@ import pyarrow.fs
 
 from spicula import files
 from spicula.errors import SpiculaError, UsageError
-from spicula.exams.artefacts import is_remote
+from spicula.stores import is_remote
 
 #: Every commit writes its number under this name (Delta's application transactions). Two commits that do so at the
 #: same time conflict, where two that only add rows would both pass.

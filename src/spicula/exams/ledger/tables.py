@@ -85,7 +85,8 @@ PREDICTIONS = pa.schema(
     ]
 )
 
-#: Two rows a run: when it began, and when it ended. A run without the second row was killed, or is still going on.
+#: Two rows a run: when it began, and when it ended, in one commit where it found nothing to do. A run without the
+#: second row was killed, or is still going on.
 RUNS = pa.schema(
     [
         pa.field("commit", pa.int64()),

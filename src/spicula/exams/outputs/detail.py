@@ -17,8 +17,10 @@ from spicula import RESEARCH_NOTICE
 from spicula.errors import UsageError
 from spicula.exams.artefacts import Artefacts
 from spicula.exams.ledger import Ledger
+from spicula.exams.outputs.abouts import abouts_of
 from spicula.exams.outputs.views import View
 from spicula.exams.stages import heatmaps
+from spicula.exams.steps import Step
 
 #: A heatmap is told by the means of so many by so many blocks.
 BLOCKS = 8
@@ -85,6 +87,7 @@ class PredictionDetail(TypedDict):
         model: "image-only", "image-and-heatmaps", or the name of a bundle that Spicula trained.
         model_digest: of the networks that made it.
         bundle: digest of the bundle that the model belongs to.
+        bundle_name, version: what that bundle called itself, or None.
         side: "left" or "right"; in single-image mode the view ("L-CC"): images have scores of their own.
         target: "benign" or "malignant".
         score: 0 to 1, to 7 digits.
@@ -93,6 +96,8 @@ class PredictionDetail(TypedDict):
     model: str
     model_digest: str
     bundle: str
+    bundle_name: str | None
+    version: str | None
     side: str
     target: str
     score: float
@@ -169,7 +174,13 @@ class ExamDetail(TypedDict):
     notice: str
 
 
-def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetime | str | None = None) -> ExamDetail:
+def detail_of(
+    ledger: Ledger,
+    artefacts: Artefacts,
+    exam_id: str,
+    as_of: datetime | str | None = None,
+    steps: Sequence[Step] | None = None,
+) -> ExamDetail:
     """Return an exam in full, as it stands with the configuration of the last run.
 
     Args:
@@ -177,14 +188,15 @@ def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetim
         artefacts: of the workspace.
         exam_id: the exam.
         as_of: a time in the past, UTC where it names no zone, also as ISO 8601 text; None: now.
+        steps: another configuration than that of the last run.
 
     Raises:
         UsageError: the ledger has, or had, no such exam; or the text is no time.
         SpiculaError: an artefact is missing or damaged.
     """
     time = _time(as_of) if isinstance(as_of, str) else as_of
-    shown = ledger.show(exam_id, time)
-    about = {step.name: dict(step.about) for step in ledger.configuration(time)}
+    shown = ledger.show(exam_id, time, steps)
+    about = {step.name: dict(step.about) for step in (ledger.configuration(time) if steps is None else steps)}
     exam, rows = shown["exam"], {row["step"]: row for row in shown["steps"]}
     found = {
         name: _by_image(artefacts, rows.get(name)) for name in ("crop", "centers", "heatmaps", "visualize")
@@ -192,6 +204,7 @@ def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetim
     images = {image["name"]: _image(image, found, artefacts) for image in exam["images"]}
     mirrored = [image["mirrored"] for image in images.values() if image["mirrored"] is not None]
     predictions = sorted(shown["predictions"], key=lambda row: list(rows).index(row["step"]))
+    made_by = abouts_of(ledger, {row["run"] for row in predictions})
     status, reasons = _status(exam["refusal"], shown["steps"])
     return {
         "exam_id": exam["exam_id"],
@@ -200,7 +213,7 @@ def detail_of(ledger: Ledger, artefacts: Artefacts, exam_id: str, as_of: datetim
         "horizontal_flip": ("YES" if all(mirrored) else "NO") if mirrored else None,
         "notes": list(exam["notes"] or []),
         "images": images,
-        "predictions": [_prediction(row) for row in predictions],
+        "predictions": [_prediction(row, made_by.get((row["run"], row["step"]), {})) for row in predictions],
         "steps": [_step(row, about.get(row["step"], {})) for row in shown["steps"]],
         "as_of": _iso(shown["as_of"]),
         "notice": RESEARCH_NOTICE,
@@ -312,11 +325,13 @@ def _status(refusal: str | None, steps: Sequence[Mapping[str, Any]]) -> tuple[st
     return "ok", []
 
 
-def _prediction(row: Mapping[str, Any]) -> PredictionDetail:
+def _prediction(row: Mapping[str, Any], about: Mapping[str, Any]) -> PredictionDetail:
     return {
         "model": row["model"],
         "model_digest": row["model_digest"],
         "bundle": row["bundle"],
+        "bundle_name": about.get("name"),
+        "version": about.get("version"),
         "side": _SIDES.get(row["side"], row["side"]),
         "target": row["target"],
         "score": round(row["score"], SCORE_DIGITS),

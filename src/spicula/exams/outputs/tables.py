@@ -5,6 +5,8 @@ Beside either stands a table of the exams that have no score, with the reason: n
 
 import csv
 import io
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 from spicula import RESEARCH_NOTICE, files, predictions
 from spicula.errors import UsageError
 from spicula.exams.ledger import Ledger
+from spicula.exams.outputs.abouts import abouts_of
 from spicula.exams.steps import Step
 
 #: The step of exams that no stage saw, as the ledger names it.
@@ -44,6 +47,11 @@ UNSCORED = pa.schema(
 )
 
 
+#: What a spreadsheet program takes for a formula, and runs (OWASP, "CSV Injection"; the last four are full-width
+#: forms). A number with its sign is none.
+_FORMULA = re.compile(r"(?![-+]\d+(\.\d+)?\Z)[-+=@\t\r\n\uff0b\uff0d\uff1d\uff20]")
+
+
 class ScoreRow(TypedDict):
     """A score: `side` is L or R, in single-image mode the view; `version` and digest (`bundle`) are of the bundle."""
 
@@ -59,11 +67,12 @@ class ScoreRow(TypedDict):
 
 def scores_of(ledger: Ledger) -> list[ScoreRow]:
     """Return the scores of all exams by the models of the last run."""
-    versions = {step.model: str(step.about.get("version", "")) for step in ledger.configuration()}
+    found = ledger.predictions()
+    made_by = abouts_of(ledger, found["run"].unique().to_pylist())
     names = [name for name in ScoreRow.__annotations__ if name != "version"]
-    rows: list[ScoreRow] = ledger.predictions().select(names).to_pylist()
-    for row in rows:
-        row["version"] = versions[row["model"]]
+    rows: list[ScoreRow] = found.select(names).to_pylist()
+    for row, run, step in zip(rows, found["run"].to_pylist(), found["step"].to_pylist(), strict=True):
+        row["version"] = str(made_by.get((run, step), {}).get("version", ""))
     return rows
 
 
@@ -137,6 +146,7 @@ def long(scores: Iterable[ScoreRow]) -> pa.Table:
     """Return scores of all models as Predictions (`predictions.SCHEMA`), in order of exam, model, side and target.
 
     `id` is the exam; in single-image mode, where images have scores of their own, the exam and the view: "7:L-CC".
+    The table's metadata have `notice`: that the scores are for research only.
     """
     rows = [
         {
@@ -148,7 +158,9 @@ def long(scores: Iterable[ScoreRow]) -> pa.Table:
         }
         for row in sorted(scores, key=lambda row: (row["exam_id"], row["model"], row["side"], row["target"]))
     ]
-    return predictions.from_rows(rows)
+    # pandas shows the second one as `DataFrame.attrs`
+    notice = {"notice": RESEARCH_NOTICE, "PANDAS_ATTRS": json.dumps({"notice": RESEARCH_NOTICE})}
+    return predictions.from_rows(rows).replace_schema_metadata(notice)
 
 
 def write(
@@ -167,7 +179,8 @@ def write(
         none of an earlier day is left.
 
     Raises:
-        UsageError: the name ends otherwise, the model is not said or not known, or see `published`.
+        UsageError: the name ends otherwise, the model is not said or not known, an exam's id would be a formula in a
+            CSV, or see `published`.
         SpiculaError: a file cannot be written.
     """
     beside = to.with_name(f"{to.stem}-unscored{to.suffix}")
@@ -180,6 +193,7 @@ def write(
     if to.suffix == ".csv":
         chosen = model or _only_model(scores or listed)
         concerned = [row for row in listed if row["model"] == chosen]
+        _refuse_formulas(to, (row["exam_id"] for row in (*own, *concerned)))
         files.write_text(to, published(own, chosen) if own else _header())
         files.write_text(beside, _csv(concerned))
     elif to.suffix == ".parquet":
@@ -188,6 +202,16 @@ def write(
     else:
         raise UsageError(f"{to}: name a .csv (one model, published form) or a .parquet (all models, long form)")
     return beside
+
+
+def _refuse_formulas(to: Path, exams: Iterable[str]) -> None:
+    """Refuse ids that a spreadsheet program would run. They cannot be changed: tables are joined by them."""
+    for exam in exams:
+        if _FORMULA.match(exam):
+            raise UsageError(
+                f"{to}: a spreadsheet program would run the exam id {exam!r} as a formula; write Parquet instead "
+                "(--to NAME.parquet), or rename what the id comes from and run that"
+            )
 
 
 def _only_model(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -213,5 +237,7 @@ def _csv(rows: Sequence[Mapping[str, object]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, UNSCORED.names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:  # a reason may begin with the name of an image, which is that of a file
+        reason = str(row["reason"] or "")
+        writer.writerow({**row, "reason": f"'{reason}" if _FORMULA.match(reason) else reason})
     return stream.getvalue()

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from spicula import RESEARCH_NOTICE
-from spicula.exams.outputs.detail import ExamDetail
+from spicula.exams.outputs.abouts import called
+from spicula.exams.outputs.detail import ExamDetail, PredictionDetail
 
 #: Rows of a table that are printed; JSON has them all.
 MOST_ROWS = 20
@@ -44,8 +45,7 @@ def exam(detail: ExamDetail) -> str:
     """Return one exam: scores, steps, images, and what was found odd."""
     lines = [_shown(f"{detail['exam_id']}: {detail['status']}"), *(f"  {_shown(one)}" for one in detail["reasons"])]
     scores = [
-        (one["model"], one["side"], one["target"], f"{one['score']:.4f}", one["bundle"][:_SHORT])
-        for one in detail["predictions"]
+        (one["model"], one["side"], one["target"], f"{one['score']:.4f}", _bundle(one)) for one in detail["predictions"]
     ]
     if scores:
         lines += ["", *_aligned([("model", "side", "target", "score", "bundle"), *scores])]
@@ -70,6 +70,10 @@ def exam(detail: ExamDetail) -> str:
     return "\n".join([*lines, *(["", *map(_shown, notes)] if notes else []), "", detail["notice"]])
 
 
+def _bundle(one: PredictionDetail) -> str:
+    return f"{called({'name': one['bundle_name'], 'version': one['version']})} {one['bundle'][:_SHORT]}".lstrip()
+
+
 def _images(detail: ExamDetail) -> list[tuple[str, ...]]:
     return [(name, image["view"], image["sha256"][:_SHORT]) for name, image in detail["images"].items()]
 
@@ -78,7 +82,7 @@ def history(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what happened to an exam, a line for each.
 
     Args:
-        rows: `Ledger.history()`.
+        rows: `abouts.history_of()`.
     """
     lines = []
     for row in rows:
@@ -87,7 +91,9 @@ def history(rows: Sequence[Mapping[str, Any]]) -> str:
         else:
             made = f"outputs {row['outputs'][:_SHORT]}" if row["outputs"] else row["error"] or ""
             what = row["step"]
-            said = f"{row['status']}, version {row['version']}, key {row['key'][:_SHORT]}, {made}"
+            bundle = called(row.get("about", {}))
+            by = f", bundle {bundle}" if bundle else ""
+            said = f"{row['status']}, version {row['version']}{by}, key {row['key'][:_SHORT]}, {made}"
         lines.append((_time(row["time"]), what, said, f"run {row['run']}"))
     return "\n".join(_aligned(lines)) if lines else "nothing"
 

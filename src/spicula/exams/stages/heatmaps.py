@@ -32,7 +32,7 @@ def heatmaps(crops: Sequence[Cropped], network: Runner, settings: ScreeningSetti
 
     Args:
         crops: in the order of VIEWS: the layout of an image's patches depends on how many were laid out before.
-        network: patches (1, 3, patch, patch) -> probabilities (1, 4): malignant, benign and two others.
+        network: patches (1, 1, patch, patch) -> probabilities (1, 4): malignant, benign and two others.
         settings: `patch` and `stride`.
 
     Returns:

@@ -103,11 +103,10 @@ class Patches:
         """Cut the distinct patches out of the standardised image, one after another.
 
         Returns:
-            (1, 3, patch, patch) each: the grey values, repeated for the three channels.
+            (1, 1, patch, patch) each, contiguous.
         """
         values = standardise(self.image)
         for place in self.firsts:
             row, column = divmod(int(place), len(self.lefts))
             y, x = int(self.tops[row]), int(self.lefts[column])
-            one = values[y : y + self.patch, x : x + self.patch]
-            yield np.repeat(one[None, None], 3, axis=1)
+            yield values[None, None, y : y + self.patch, x : x + self.patch].copy()

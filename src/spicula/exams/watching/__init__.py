@@ -1,7 +1,7 @@
-"""Watching: exams are picked up as they arrive in a folder, and models as they are put into another.
+"""Watching: exams are picked up as they arrive in a folder or bucket, and models as they are put into a folder.
 
-Folders are looked at again and again, which works on network shares as well. What was done stands in the ledger: after
-a restart everything is handed on once more, and nothing is done again.
+They are looked at again and again, which works on network shares and in object stores as well. What was done stands in
+the ledger: after a restart everything is handed on once more, and nothing is done again.
 """
 
 import time
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from spicula import stores
 from spicula.errors import SpiculaError, UsageError
 from spicula.exams.intake import Known, Problem
 from spicula.exams.types import ExamInput
@@ -45,7 +46,7 @@ class Arrivals:
 
 
 def watch(
-    folder: Path,
+    source: Path | str,
     handle: Callable[[Arrivals], None],
     *,
     models: Path | None = None,
@@ -60,21 +61,21 @@ def watch(
     of reach for a while ends nothing.
 
     Args:
-        folder: where exams arrive.
+        source: where exams arrive: a folder, `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`.
         handle: is called with what arrived.
         models: where bundles are put, each in a folder of its own.
         patience: how long exams are waited for.
         every: seconds from one look to the next.
-        known: what is known of the folder from the last time.
+        known: what is known of the source from the last time.
         stop: whether to end; asked several times a second.
 
     Raises:
-        UsageError: there is no such folder, or `handle` raised it.
+        UsageError: there is no such folder or bucket, or `handle` raised it.
     """
-    if not folder.is_dir():
-        raise UsageError(f"no folder {folder} to watch; make it, or mount it")
-    watcher = _Watcher(folder, handle, models, patience or Patience(), State(known or Known()))
-    say(f"watching {folder}; end with Ctrl-C")
+    if not stores.is_remote(str(source)) and not Path(source).is_dir():
+        raise UsageError(f"no folder {source} to watch; make it, or mount it")
+    watcher = _Watcher(source, handle, models, patience or Patience(), State(known or Known()))
+    say(f"watching {source}; end with Ctrl-C")
     trouble = ""  # said once, as long as it lasts
     try:
         while not stop():
@@ -90,14 +91,14 @@ def watch(
             _pause(every, stop)
     except KeyboardInterrupt:
         pass
-    say(f"no longer watching {folder}")
+    say(f"no longer watching {source}")
 
 
 @dataclass
 class _Watcher:
     """What is watched, what is done with it, and what is remembered."""
 
-    folder: Path
+    source: Path | str
     handle: Callable[[Arrivals], None]
     models: Path | None
     patience: Patience
@@ -108,7 +109,7 @@ class _Watcher:
     def look(self) -> None:
         """Look once, and hand on what is new."""
         now, state = time.monotonic(), self.state
-        found = scan(self.folder, state, now, self.patience)
+        found = scan(self.source, state, now, self.patience)
         bundles = ModelScan([], [], [])
         if self.models is not None:
             bundles = scan_models(self.models, self.of_models, now, self.patience.settle)

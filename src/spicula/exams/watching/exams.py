@@ -1,4 +1,4 @@
-"""Exams as they arrive in a folder: which are whole, which are still waited for, which are waited for no longer."""
+"""Exams as they arrive in a folder or bucket: which are whole, which are waited for, and which are no longer."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Patience:
     """How long exams are waited for.
 
     Attributes:
-        settle: a file whose size and time did not change for so many seconds is taken to be whole.
+        settle: a file whose size and time (or an object whose version) did not change for so many seconds is whole.
         timeout: an exam that got no further image for so many seconds is handed on with the views that it has.
         single_image: exams of which views are missing are whole.
     """
@@ -42,7 +42,7 @@ class State:
 
     Attributes:
         known: facts of the files, so that only changed ones are read.
-        seen: path -> size, time of change and since when both are so.
+        seen: path -> size, stamp (see `intake.Listing`) and since when both are so.
         handed: exam_id -> signature of what was handed on, and the exam.
         pending: exam_id -> what was not.
     """
@@ -52,7 +52,7 @@ class State:
     handed: dict[str, tuple[int, ExamInput]] = field(default_factory=dict)
     pending: dict[str, _Pending] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)  # exam_id -> folder of all its images, ends with /
-    read: int | None = None  # what the settled files were when they were last read
+    read: int | None = None  # what the settled files were when they were last read, and all could be
     problems: list[Problem] = field(default_factory=list)  # of that reading
     told: set[tuple[str, str]] = field(default_factory=set)  # path and reason of those that there were last time
 
@@ -79,25 +79,28 @@ class Scan:
     problems: list[Problem]
 
 
-def scan(folder: Path, state: State, now: float, patience: Patience) -> Scan:
-    """Look at a folder once.
+def scan(source: Path | str, state: State, now: float, patience: Patience) -> Scan:
+    """Look at a folder or bucket once.
 
     Args:
-        folder: the exams, each in a folder of its own or several in one; with files that are being written.
+        source: a folder or an address with the exams, each in a folder of its own or several in one; with files that
+            are being written.
         state: of the last look; it is brought up to date, but for `State.hand_on`.
         now: seconds, of any clock that does not go back.
         patience: how long to wait.
 
     Raises:
-        SpiculaError: the folder cannot be listed.
+        UsageError: there is no such bucket.
+        SpiculaError: the folder or bucket cannot be listed, or the bucket not be read.
     """
-    listing = intake.list_files(folder)
+    origin = intake.origin_of(source)
+    listing = origin.listing()
     settled, restless = _settled(listing, state, now, patience.settle)
-    of_files = hash((tuple(settled.paths), settled.sizes.tobytes(), settled.times.tobytes()))
+    of_files = hash((tuple(settled.paths), settled.sizes.tobytes(), settled.stamps.tobytes()))
     if of_files != state.read:
-        found = intake.read_listing(folder, settled, state.known, single_image=patience.single_image)
-        _compare(folder, found.exams, state, now)
-        state.read, state.problems = of_files, found.problems
+        found = intake.read_listing(origin, settled, state.known, single_image=patience.single_image)
+        _compare(origin.place, found.exams, state, now)
+        state.read, state.problems = None if found.is_passing else of_files, found.problems
     unusable = [problem for problem in listing.problems if not intake.is_temporary(problem["path"])]
     result = Scan([], [], {}, _untold(unusable + state.problems, state))
     for exam_id, pending in state.pending.items():
@@ -117,12 +120,12 @@ def scan(folder: Path, state: State, now: float, patience: Patience) -> Scan:
 def _settled(listing: Listing, state: State, now: float, settle: float) -> tuple[Listing, list[str]]:
     """Return the files that did not change for a while, and the paths of the others."""
     seen, places, restless = {}, [], []
-    for place, (path, size, time) in enumerate(
-        zip(listing.paths, listing.sizes.tolist(), listing.times.tolist(), strict=True)
+    for place, (path, size, stamp) in enumerate(
+        zip(listing.paths, listing.sizes.tolist(), listing.stamps.tolist(), strict=True)
     ):
         before = state.seen.get(path)
-        since = before[2] if before and before[:2] == (size, time) else now
-        seen[path] = (size, time, since)
+        since = before[2] if before and before[:2] == (size, stamp) else now
+        seen[path] = (size, stamp, since)
         if now - since >= settle:
             places.append(place)
         else:
@@ -131,10 +134,10 @@ def _settled(listing: Listing, state: State, now: float, settle: float) -> tuple
     return listing.select(places), restless
 
 
-def _compare(folder: Path, exams: Sequence[ExamInput], state: State, now: float) -> None:
+def _compare(place: str, exams: Sequence[ExamInput], state: State, now: float) -> None:
     """Find out which exams are not as they were handed on."""
     pending = {}
-    state.folders = {exam.exam_id: _folder_of(exam, folder) for exam in exams}
+    state.folders = {exam.exam_id: _folder_of(exam, place) for exam in exams}
     for exam in exams:
         signature = hash((exam.images, exam.refusal))
         if state.handed.get(exam.exam_id, (None,))[0] == signature:
@@ -146,13 +149,13 @@ def _compare(folder: Path, exams: Sequence[ExamInput], state: State, now: float)
     state.handed = {exam_id: handed for exam_id, handed in state.handed.items() if exam_id in state.folders}
 
 
-def _folder_of(exam: ExamInput, folder: Path) -> str:
+def _folder_of(exam: ExamInput, place: str) -> str:
     """Return the deepest folder that holds all images of an exam, relative and with a slash behind it; "" for all."""
     if not exam.images:
         return "\0"  # below which nothing lies
-    common = os.path.commonpath([os.path.dirname(image.path) for image in exam.images])  # noqa: PTH120 - many
-    below = os.path.relpath(common, os.path.abspath(folder)).replace(os.sep, "/")  # noqa: PTH100 - as paths have it
-    return "" if below == "." else f"{below}/"
+    folders = [image.path.removeprefix(f"{place}/").rpartition("/")[0] for image in exam.images]
+    common = os.path.commonpath(folders)
+    return f"{common}/" if common else ""
 
 
 def _waits_for(exam: ExamInput, restless: Sequence[str], state: State, age: float, patience: Patience) -> str | None:

@@ -95,9 +95,9 @@ def _names(folder: Path) -> list[str]:
 
 
 def _look(folder: Path, before: _Seen | None, now: float) -> _Seen:
-    listing = intake.list_files(folder)
+    listing = intake.origin_of(folder).listing()
     others = tuple((one["path"], one["reason"]) for one in listing.problems)
-    content = hash((tuple(listing.paths), listing.sizes.tobytes(), listing.times.tobytes(), others))
+    content = hash((tuple(listing.paths), listing.sizes.tobytes(), listing.stamps.tobytes(), others))
     return before if before is not None and before.content == content else _Seen(content, now)
 
 

@@ -3,7 +3,6 @@
 What it is, and that it is for research, stands in the pixels, so that no viewer can leave it out.
 """
 
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,11 +12,11 @@ import numpy.typing as npt
 from pydicom import Dataset
 
 import spicula
-from spicula.errors import RejectedImageError, SpiculaError
+from spicula.errors import RejectedImageError
 from spicula.exams.outputs.dicom import codes
 from spicula.exams.outputs.dicom.instance import EQUIPMENT, UNKNOWN_UID, lossy, short
 from spicula.exams.outputs.dicom.results import Algorithm
-from spicula.exams.outputs.dicom.study import Source, anatomy, orientation, stub
+from spicula.exams.outputs.dicom.study import Source, anatomy, opened, orientation, stub
 from spicula.exams.stages.visualize import lay_over
 from spicula.imaging.display import read_display
 from spicula.imaging.readers import read_pixels
@@ -61,15 +60,13 @@ def _shown(source: Source) -> npt.NDArray[np.uint8]:
     Returns:
         (rows, columns) grey.
     """
-    path, frame = Path(source.image.path), source.image.frame
-    try:
+    frame = source.image.frame
+    with opened(source.image, source.what) as path:
         try:
             array = read_display(path, frame, bits=8).array
         except RejectedImageError:
             raw = read_pixels(path, frame).array.astype(np.float32)
             array = ((raw - raw.min()) * (255 / max(float(np.ptp(raw)), 1))).astype(np.uint8)
-    except RejectedImageError as error:
-        raise SpiculaError(f"{source.what} cannot be read: {error}") from None
     return array if array.ndim == 2 else array.mean(axis=2).astype(np.uint8)
 
 

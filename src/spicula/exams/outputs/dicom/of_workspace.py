@@ -1,6 +1,6 @@
 """Results of an exam of a workspace, as DICOM: what the ledger and the artefacts have, put together for `export`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spicula.exams.artefacts import Artefacts
@@ -21,6 +21,7 @@ def export(
     threshold: float | None = None,
     *,
     segmentations: bool = True,
+    steps: Sequence[Step] | None = None,
 ) -> list[Path]:
     """Write the results of one exam as DICOM objects of its study; see `dicom.write`.
 
@@ -31,13 +32,14 @@ def export(
         to: a folder, which is made.
         threshold: of segmentations; None: that of the bundle.
         segmentations: write them.
+        steps: the configuration that `detail` is of; None: that of the last run.
 
     Raises:
         UsageError: see `dicom.write`.
         SpiculaError: the exam has no scores, or see `dicom.write`.
     """
-    steps = {step.name: step for step in ledger.configuration()}
-    made = {one["step"]: steps[one["step"]] for one in detail["steps"] if one["step"] in steps}
+    known = {step.name: step for step in (ledger.configuration() if steps is None else steps)}
+    made = {one["step"]: known[one["step"]] for one in detail["steps"] if one["step"] in known}
     images = [ImageFile(**image) for image in ledger.show(detail["exam_id"])["exam"]["images"]]
     found = {
         name: heatmaps.decode(artefacts.get(image["heatmaps"]))

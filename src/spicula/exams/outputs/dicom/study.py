@@ -4,15 +4,18 @@ Patient data are read here and written into the DICOM objects of the same study,
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spicula import files, headers
+from spicula import headers
 from spicula.catalog.dicom_header import is_uid, sequence, text, texts
 from spicula.errors import RejectedImageError, SpiculaError, UsageError
 from spicula.exams.outputs.dicom import codes
 from spicula.exams.outputs.dicom.results import Place, Results
+from spicula.exams.reading import StaleImageError, local_file
 from spicula.exams.types import ImageFile
 from spicula.silence import silence
 
@@ -109,8 +112,7 @@ def read_sources(results: Results) -> list[Source]:
 
 def _read(exam_id: str, image: ImageFile, place: Place | None) -> Source:
     what = f"exam {exam_id}: its image {image.name} ({image.view})"
-    path = Path(image.path)
-    try:
+    with opened(image, what) as path:
         declared = headers.read_header(path)
         if declared.kind != "dicom":
             raise UsageError(
@@ -118,10 +120,6 @@ def _read(exam_id: str, image: ImageFile, place: Place | None) -> Source:
                 " take the exam from DICOM files, or its results as a report or a table"
             )
         header = headers.read_dicom(path)
-    except RejectedImageError as error:
-        raise SpiculaError(f"{what} cannot be read: {error}") from None
-    if files.sha256_file(path) != image.sha256:
-        raise SpiculaError(f"{what} is not the file that the results are of: it has changed since; run the exam again")
     missing = [keyword for keyword in _NEEDED if not is_uid(text(header, keyword) or "")]
     if missing:
         raise SpiculaError(f"{what} has no valid {', '.join(missing)} in its header, which results must refer to")
@@ -130,6 +128,26 @@ def _read(exam_id: str, image: ImageFile, place: Place | None) -> Source:
     if place is not None and not _is_inside(place.window, declared.height, declared.width):
         raise SpiculaError(f"{what} has {declared.height} x {declared.width} pixels, and its crop lies outside of them")
     return Source(image, header, declared.height, declared.width, declared.frames, what, place)
+
+
+@contextmanager
+def opened(image: ImageFile, what: str) -> Iterator[Path]:
+    """Yield a file of this machine with the content of an image, see `exams.reading.local_file`.
+
+    Raises:
+        SpiculaError: it is gone, has changed since, or cannot be read, also within the block.
+    """
+    try:
+        with local_file(image) as path:
+            yield path
+    except RejectedImageError as error:
+        raise SpiculaError(f"{what} cannot be read: {error}") from None
+    except StaleImageError:
+        raise SpiculaError(
+            f"{what} cannot be read: it is gone, or has changed since its results were made; run the exam again"
+        ) from None
+    except OSError as error:
+        raise SpiculaError(f"{what} cannot be read: {error.strerror or error}") from None
 
 
 def _is_inside(window: tuple[int, int, int, int], height: int, width: int) -> bool:
