@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spicula.errors import SpiculaError
-from spicula.exams.engines import pools, worker
+from spicula.exams.engines import worker
 from spicula.exams.engines.types import Done, Engine
 from spicula.exams.types import Record, Task
 
@@ -96,7 +96,8 @@ class Bench:
     def __init__(self, setting: dict[str, Any]) -> None:
         self.folder = Path(setting["artefacts"])
         self.seconds = float(setting.get("seconds", 0.0))
-        if not (setting.get("first") and self._is_first()):
+        self.starts = int(setting.get("starts", 0))
+        if not (self.starts and self._is_first()):
             self._start(setting.get("start"))
 
     def _is_first(self) -> bool:
@@ -150,8 +151,8 @@ class Bench:
         elif how == "meet":  # done when its counterpart in the other pool is under way, and not before
             while len(list(self.folder.glob(f"begun-{exam}-*-1"))) < 2:
                 time.sleep(0.01)
-        elif how == "long":  # until others have given up to start
-            while len(list(self.folder.glob("started-*"))) < pools.MOST_STARTS:
+        elif how == "long":  # until so many others have tried to start
+            while len(list(self.folder.glob("started-*"))) < self.starts:
                 time.sleep(0.01)
         elif how == "vast":
             ctypes.create_string_buffer(2**33)

@@ -154,8 +154,9 @@ def test_workers_that_cannot_start_are_an_error_with_the_cause(engine, start, me
     ("start", "reason"),
     [("error", "ImportError: no library here"), ("dies", "its worker died of SIGKILL, as when memory runs out")],
 )
-def test_a_worker_that_is_ready_goes_on_when_no_other_can_start(engine, start, reason, capsys):
-    running = engine(model_workers=0, start=start, first=True)
+def test_a_worker_that_is_ready_goes_on_when_no_other_can_start(engine, start, reason, capsys, monkeypatch):
+    monkeypatch.setattr(pools, "MOST_STARTS", 2)
+    running = engine(model_workers=0, start=start, starts=2)
     drive(running, ok(1))  # for one task there is one worker, which is ready now
     done = drive(running, [("cpu", task(f"long-{number}")) for number in range(6)])
     assert all(one.record is not None for one in done)

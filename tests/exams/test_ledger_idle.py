@@ -152,3 +152,22 @@ def test_pandas_is_left_out_and_comes_when_asked_for():
     )
     done = in_new_process(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_that_put_files_together_at_once_double_nothing(workspace, monkeypatch):
+    """Of two that looked at the same files the library lets both replace them, unless something makes them conflict."""
+    from spicula.exams.ledger import storage
+
+    monkeypatch.setattr(storage, "MOST_SMALL_FILES", 3)
+    for name in "def":
+        run(Ledger.open(workspace), steps(), [exam(name)])
+    ledgers = [Ledger.open(workspace) for _ in range(3)]
+    before = {name: len(ledgers[0].read(name)) for name in ("exams", "steps", "predictions", "runs")}
+    monkeypatch.setattr(storage, "MOST_SMALL_FILES", 1)
+    for name, count in before.items():
+        for ledger in ledgers:
+            ledger._tables[name].tidy()
+        assert [len(ledger.read(name)) for ledger in ledgers] == [count] * 3, name
+    for ledger in ledgers:  # and all of them go on
+        run(ledger, steps(patch="patch 2"), [exam(name) for name in "ab"])
+    assert len(Ledger.open(workspace).read("steps")) == before["steps"] + 2 * 3

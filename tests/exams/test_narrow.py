@@ -17,7 +17,7 @@ from spicula.models.screening.view_wise import Angle, Tower, ViewWise  # noqa: E
 GROUND = np.float32(-0.4)
 
 
-def window(height, width, rows, columns, channels=1, seed=0):
+def window(height, width, rows, columns, *, channels=1, seed=0):
     """An even window with noise in some of its rows and columns."""
     found = np.full((1, channels, height, width), GROUND, np.float32)
     noise = np.random.default_rng(seed).normal(size=(channels, rows[1] - rows[0], columns[1] - columns[0]))
