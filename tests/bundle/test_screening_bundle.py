@@ -108,7 +108,7 @@ def rewrite(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "format 2, this version of spicula reads 1"),
+        ({"format": 1}, "format 1, this version of spicula reads 2"),
         ({"classes": "bright"}, "classes: "),
         ({"surprise": 1}, "surprise: "),
         ({"files": {}}, "lists the files"),

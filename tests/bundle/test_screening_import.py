@@ -92,6 +92,18 @@ def test_graphs_that_answer_otherwise_are_not_written(imported, files):
         parity.measure("image-only", modules, exchanged, SMALL)
 
 
+def test_a_patch_graph_is_compared_with_the_published_form():
+    network = patches.build().eval()
+    grey = torch.randn(2, 1, 48, 48)
+    (form,) = graphs.published_of("patch", network).values()
+    (ours,) = graphs.modules_of("patch", network).values()
+    with torch.inference_mode():
+        expected = network(grey.repeat(1, 3, 1, 1)).softmax(dim=1)
+        torch.testing.assert_close(form(grey), expected, rtol=0, atol=0)
+        torch.testing.assert_close(ours(grey), expected)
+    assert sum(name.endswith("conv0.weight") for name, _ in form.named_parameters()) == 1
+
+
 def test_a_single_image_can_stand_for_both_sides(imported):
     """Single-image mode: the image on both sides, the outputs of its own side."""
     session = onnxruntime.InferenceSession(imported.graphs["image-only.cc"])

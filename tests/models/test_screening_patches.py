@@ -1,9 +1,12 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from screening_weights import random_state
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from spicula.models.screening import patches
 from spicula.models.torchvision_guard import import_torchvision
@@ -65,3 +68,38 @@ def test_weights_make_the_answer_and_the_padding_matters():
     feature = torch.randn(1, 128, 8, 8)
     one, other = (m.features.denseblock1.denselayer1.conv2 for m in (net, plain))
     torch.testing.assert_close(one(feature), other(feature))
+
+
+@pytest.fixture(scope="module")
+def published():
+    net = patches.build()
+    net.load_state_dict(random_state(net))
+    return net.eval()
+
+
+def test_a_grey_patch_is_asked_in_three_equal_channels(published):
+    grey = torch.randn(3, 1, 40, 40)
+    with torch.inference_mode():
+        expected = published(torch.cat([grey, grey, grey], dim=1)).softmax(dim=1)
+        torch.testing.assert_close(patches.AsPublished(published)(grey), expected)
+
+
+@pytest.mark.parametrize("side", [32, 33, 34, 35, 37, 38, 66, 71])
+def test_the_lean_form_answers_as_the_published_one(published, side):
+    """Sides for which every layer that makes maps smaller has even and odd ones before it."""
+    torch.manual_seed(side)
+    grey = 3 * torch.randn(3, 1, side, side) + 2 * torch.randn(3, 1, 1, 1)
+    with torch.inference_mode():
+        expected, found = patches.AsPublished(published)(grey), patches.Lean(published)(grey)
+    assert np.ptp(expected.log().numpy(), axis=0).max() > 0.1
+    torch.testing.assert_close(found.log(), expected.log(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_lean_form_multiplies_less(published):
+    """By a tenth and more: otherwise there is no reason for it."""
+    numbers = []
+    for form in (patches.AsPublished(published), patches.Lean(published)):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            form(torch.zeros(1, 1, 64, 64))
+        numbers.append(counter.get_total_flops())
+    assert numbers[1] < 0.9 * numbers[0]

@@ -27,7 +27,7 @@ class ScreeningBundle:
         folder: where it was read.
         info: the content of `bundle.json`.
         settings: the numbers that the stages are told.
-        graphs: the bytes of the ONNX files that were verified, by name: "patch" maps float32 `patches` (N, 3, P, P) to
+        graphs: the bytes of the ONNX files that were verified, by name: "patch" maps float32 `patches` (N, 1, P, P) to
             `probabilities` (N, 4), a softmax over malignant, benign and two further classes. "image-only.cc",
             "image-only.mlo", "image-and-heatmaps.cc" and "image-and-heatmaps.mlo" map `left` and `right`, both
             (N, C, H, W), to `probabilities` (N, 4) of left_benign, right_benign, left_malignant, right_malignant,

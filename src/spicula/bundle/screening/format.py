@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from spicula.bundle.sealed import CARD, GRAPH, INFO, FileRecord, closed
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 #: The networks, by role. A bundle has at least one of the classifiers; one that reads heatmaps needs the patch network.
 PATCH, IMAGE_ONLY, IMAGE_AND_HEATMAPS = "patch", "image-only", "image-and-heatmaps"
 CLASSIFIERS = (IMAGE_ONLY, IMAGE_AND_HEATMAPS)
@@ -16,7 +16,7 @@ ROLES = (PATCH, *CLASSIFIERS)
 ANGLES = ("cc", "mlo")
 
 #: Channels of the images that a network sees.
-CHANNELS = {PATCH: 3, IMAGE_ONLY: 1, IMAGE_AND_HEATMAPS: 3}
+CHANNELS = {PATCH: 1, IMAGE_ONLY: 1, IMAGE_AND_HEATMAPS: 3}
 #: Columns of the patch network's output. What the last two mean does not matter to any stage.
 PATCH_CLASSES = ("malignant", "benign", "other", "other")
 #: Columns of a classifier's output.
@@ -56,7 +56,7 @@ class Network(TypedDict):
 class Info(TypedDict):
     """The content of a screening bundle's `bundle.json`."""
 
-    format: Literal[1]
+    format: Literal[2]
     kind: Literal["screening"]
     name: str
     version: str  # of the model, given by whoever made the bundle

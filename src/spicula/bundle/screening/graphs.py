@@ -6,6 +6,7 @@ from torch import nn
 from spicula.bundle import onnx_graph
 from spicula.bundle.screening import format as layout
 from spicula.bundle.screening.settings import ScreeningSettings
+from spicula.models.screening import patches
 from spicula.models.screening.view_wise import Angle, ViewWise
 
 #: Side of the images that a tower is traced with, and the range of sides that the exporter is told: from 75 on the
@@ -17,9 +18,16 @@ _SIDES = (75, 2**14)
 def modules_of(role: str, network: nn.Module) -> dict[str, nn.Module]:
     """Return what computes each graph of a network, by the graph's name; each returns probabilities (N, 4)."""
     if role == layout.PATCH:
-        return {layout.PATCH: nn.Sequential(network, nn.Softmax(dim=1)).eval()}
+        return {layout.PATCH: patches.Lean(network).eval()}
     assert isinstance(network, ViewWise)
     return {f"{role}.{angle}": Angle(network, angle).eval() for angle in layout.ANGLES}
+
+
+def published_of(role: str, network: nn.Module) -> dict[str, nn.Module]:
+    """Return the same in the form that was published, which a graph has to repeat; it takes what the graph takes."""
+    if role == layout.PATCH:
+        return {layout.PATCH: patches.AsPublished(network).eval()}
+    return modules_of(role, network)
 
 
 def convert(role: str, network: nn.Module, settings: ScreeningSettings) -> dict[str, bytes]:

@@ -69,7 +69,7 @@ def import_exam(
     for role, network in networks.items():
         say(f"{role}: converting {paths[role].name}")
         converted = graphs.convert(role, network, settings)
-        measured = parity.measure(role, graphs.modules_of(role, network), converted, settings)
+        measured = parity.measure(role, graphs.published_of(role, network), converted, settings)
         say(parity.sentence(role, measured))
         made |= converted
         state = network.state_dict()

@@ -30,11 +30,11 @@ Floats = npt.NDArray[np.float32]
 def measure(
     role: str, modules: Mapping[str, nn.Module], graphs: Mapping[str, bytes], settings: ScreeningSettings
 ) -> Parity:
-    """Compare a network's graphs, run by ONNX Runtime, with the modules that hold the published weights.
+    """Compare a network's graphs, run by ONNX Runtime, with the published form.
 
     Args:
         role: of the network.
-        modules: by the graph's name; each returns probabilities (N, 4).
+        modules: the published form of each graph, by its name; returns probabilities (N, 4).
         graphs: ONNX files by the same names.
         settings: give the full sizes.
 
@@ -102,8 +102,6 @@ def _inputs(role: str, number: int, height: int, width: int) -> Iterator[dict[st
 def _input(rng: np.random.Generator, role: str, height: int, width: int) -> Floats:
     image = _texture(rng, height, width)
     image = (image - image.mean()) / image.std()
-    if role == layout.PATCH:
-        return np.repeat(image[np.newaxis], 3, axis=0)
     heat = [1 / (1 + np.exp(-2 * _texture(rng, height, width))) for _ in range(layout.CHANNELS[role] - 1)]
     return np.stack([image, *heat]).astype(np.float32)
 
