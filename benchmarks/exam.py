@@ -45,7 +45,7 @@ PUBLISHED_STAGES = ("crop", "centers", "heatmaps", "image", "imageheatmaps")
 #: Names of weight files, and of the published results; what Spicula calls the models.
 MODELS = {"image": "image-only", "imageheatmaps": "image-and-heatmaps"}
 OUTPUTS = ("left_benign", "right_benign", "left_malignant", "right_malignant")
-SECONDS_BETWEEN_LOOKS = 0.05
+SECONDS_BETWEEN_LOOKS = 0.25
 
 Scores = dict[str, dict[str, float]]
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from ledger_runs import exam, run, steps, work
@@ -168,6 +169,23 @@ def test_two_processes_that_put_files_together_at_once_double_nothing(workspace,
         for ledger in ledgers:
             ledger._tables[name].tidy()
         assert [len(ledger.read(name)) for ledger in ledgers] == [count] * 3, name
-    for ledger in ledgers:  # and all of them go on
-        run(ledger, steps(patch="patch 2"), [exam(name) for name in "ab"])
-    assert len(Ledger.open(workspace).read("steps")) == before["steps"] + 2 * 3
+    for ledger in ledgers:  # and all of them go on: of six exams two steps use that model
+        run(ledger, steps(patch="patch 2"))
+    assert len(Ledger.open(workspace).read("steps")) == before["steps"] + 6 * 2
+
+
+def test_who_was_killed_while_putting_files_together_is_waited_for_an_hour(workspace, monkeypatch):
+    from spicula.exams.ledger import storage
+
+    monkeypatch.setattr(storage, "MOST_SMALL_FILES", 2)
+    run(Ledger.open(workspace), steps(patch="patch 2"))
+    monkeypatch.setattr(storage, "MOST_SMALL_FILES", 1)
+    table = Ledger.open(workspace)._tables["steps"]
+    table._mark_tidying(int(time.time()))
+    other = Ledger.open(workspace)._tables["steps"]
+    other.tidy()
+    assert len(other._delta.file_uris()) == 2
+    other._mark_tidying(int(time.time()) - storage.TIDYING_SECONDS - 1)
+    other.tidy()
+    assert len(other._delta.file_uris()) == 1
+    assert other._delta.transaction_version(storage.TIDYING) == 0

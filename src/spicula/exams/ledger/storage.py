@@ -23,6 +23,11 @@ from spicula.stores import is_remote
 #: same time conflict, where two that only add rows would both pass.
 APPLICATION = "spicula.ledger"
 
+#: Who is about to put files together writes under this name when it began, in seconds of POSIX time, and 0 when it is
+#: done. Of two processes that replace the same files at once the library lets both commit, and then every row in them
+#: is there twice. It takes seconds; one that was killed meanwhile is waited for no longer than this.
+TIDYING, TIDYING_SECONDS = "spicula.ledger.tidying", 3600
+
 #: So often a commit is tried while others come first, with a random wait of up to the second number in between.
 MOST_TRIES, LONGEST_WAIT_SECONDS = 200, 0.5
 
@@ -188,35 +193,55 @@ class Table:
             sizes = pa.table(self._delta.get_add_actions(flatten=True))["size_bytes"].to_numpy()
             if (sizes < FILE_BYTES // 2).sum() < MOST_SMALL_FILES:
                 return
+            began = int(time.time())
+            last = self._delta.transaction_version(TIDYING) or 0
+            if abs(began - last) < TIDYING_SECONDS:
+                return
             try:
-                with _quiet():
+                self._mark_tidying(began)
+                with _quiet(), self._synced():
                     self._delta.optimize.compact(target_size=FILE_BYTES, writer_properties=_written_as())
                 if sweep:
                     self._delta.vacuum(dry_run=False, full=True)
+                self._delta.update_incremental()
+                if self._delta.transaction_version(TIDYING) == began:
+                    self._mark_tidying(0)
             except CommitFailedError:  # another process did so at the same time
                 self.refresh()
 
+    def _mark_tidying(self, number: int) -> None:
+        """Write a commit of no rows, which fails when another process wrote one since the table was last looked at."""
+        with self._synced():
+            self._delta.create_write_transaction(
+                [], "append", self._delta.schema(), commit_properties=_marked(TIDYING, number)
+            )
+            self._delta.update_incremental()
+
     def _write(self, rows: pa.Table, number: int) -> None:
-        library = delta()
-        with _quiet():
-            library.write_deltalake(
+        with _quiet(), self._synced():
+            delta().write_deltalake(
                 self._delta,
                 rows,
                 mode="append",
                 writer_properties=_written_as(),
-                commit_properties=library.CommitProperties(app_transactions=[library.Transaction(APPLICATION, number)]),
+                commit_properties=_marked(APPLICATION, number),
             )
-        if not is_remote(self.place):
-            self._sync()
 
-    def _sync(self) -> None:
-        """Wait until the last commit is on the disk: the library leaves that to the operating system."""
+    @contextmanager
+    def _synced(self) -> Iterator[None]:
+        """Wait until what is committed here is on the disk: the library leaves that to the operating system."""
+        before = self._delta.version()
+        yield
+        if is_remote(self.place):
+            return
         root = Path(self.place)
-        entry = root / "_delta_log" / f"{self._delta.version():020}.json"
-        actions = [json.loads(line) for line in entry.read_text(encoding="utf-8").splitlines()]
-        added = [root / action["add"]["path"] for action in actions if "add" in action]
-        for path in (*added, root, entry, entry.parent):
-            files.sync(path)
+        for version in range(before + 1, self._delta.version() + 1):
+            entry = root / "_delta_log" / f"{version:020}.json"
+            actions = [json.loads(line) for line in entry.read_text(encoding="utf-8").splitlines()]
+            for path in (*(root / action["add"]["path"] for action in actions if "add" in action), entry):
+                files.sync(path)
+        files.sync(root)
+        files.sync(root / "_delta_log")
 
 
 def _stamped(rows: pa.Table, schema: pa.Schema, number: int) -> pa.Table:
@@ -224,6 +249,11 @@ def _stamped(rows: pa.Table, schema: pa.Schema, number: int) -> pa.Table:
     rows = rows.append_column("commit", pa.repeat(pa.scalar(number, pa.int64()), count))
     rows = rows.append_column("time", pa.repeat(pa.scalar(datetime.now(UTC), schema.field("time").type), count))
     return rows.select(schema.names).cast(schema)
+
+
+def _marked(application: str, number: int) -> Any:
+    library = delta()
+    return library.CommitProperties(app_transactions=[library.Transaction(application, number)])
 
 
 def _written_as() -> Any:
