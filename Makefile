@@ -21,12 +21,12 @@ env: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spicula needs Python 3.11 or later; say which with: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[train,exams,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[train,exams,serve,dev]'
 	@touch $@
 
 $(FULL_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		torch -e '.[train,exams,archives,formats,ray,peers,dev]'
+		torch -e '.[train,exams,serve,archives,formats,ray,peers,dev]'
 	@touch $@
 
 demo: $(STAMP)

@@ -21,9 +21,10 @@ CANARY = "Canary^Jane"
 PREPROCESS = Preprocess(size=(8, 8), channels=1)
 
 
-def brightness_model(channels: int = 1, external: bool = False, left: bool = False) -> bytes:
+def brightness_model(
+    channels: int = 1, external: bool = False, left: bool = False, size: tuple[int, int] = (8, 8)
+) -> bytes:
     """The graph; with `left`, of the left half of the image alone."""
-    size = (8, 8)
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, *size])
     output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
     axes = numpy_helper.from_array(np.array([1, 2, 3]), "axes")
@@ -35,7 +36,7 @@ def brightness_model(channels: int = 1, external: bool = False, left: bool = Fal
             one.external_data.add(key=key, value=value)
     weights = np.ones(size, np.float32)
     if left:
-        weights[:, :4], weights[:, 4:] = 2, 0
+        weights[:, : size[1] // 2], weights[:, size[1] // 2 :] = 2, 0
     nodes = [
         helper.make_node("Mul", ["image", "weights"], ["weighted"]),
         helper.make_node("ReduceMean", ["weighted", "axes"], ["mean"], keepdims=0),

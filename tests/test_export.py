@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from spicula import RESEARCH_NOTICE, bundle, files, index, predict, predictions
-from spicula.bundle import export, onnx_graph, provenance
+from spicula.bundle import export, golden, onnx_graph, provenance
 from spicula.catalog import index_dataset
 from spicula.curate.splits import SplitSettings, assign, parts
 from spicula.errors import SpiculaError, UsageError
@@ -104,6 +104,20 @@ def test_a_bundle_answers_as_its_run_did(study, exported, name):
     assert np.ptp(told) > 0.01
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_bundle_records_what_it_answers_to_its_golden_inputs_and_how_it_is_explained(exported, name):
+    made = bundle.load(exported[name].folder)
+    found = made.probabilities(golden.images(made.preprocess))
+    assert golden.difference(made, found) == pytest.approx(0, abs=1e-6)
+    assert np.ptp(found[:, 1]) > 0
+    explained = made.info["explanation"]
+    if name == "cnn":
+        assert explained["max_abs_difference"] < 1e-4
+        assert (explained["shape"], explained["images"]) == (["batch", 4, 4], 16)
+    else:
+        assert explained is None
+
+
 def test_bundles_answer_alike_where_only_the_core_is_installed(study, exported):
     """torch and what comes with it cannot be imported in this process."""
     code = """
@@ -131,7 +145,8 @@ def test_the_graph_is_one_plain_file_with_a_free_batch(exported, name):
     made = exported[name]
     model = onnx.load_from_string(made.model)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", onnx_graph.OPSET)]
-    (image,), (output,) = model.graph.input, model.graph.output
+    (image,), (output, *further) = model.graph.input, model.graph.output
+    assert [one.name for one in further] == ([] if name == "linear" else ["evidence"])
     assert (image.name, output.name) == (made.info["input"]["name"], "probabilities")
     assert image.type.tensor_type.elem_type == output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     dims = [dim.dim_param or dim.dim_value for dim in image.type.tensor_type.shape.dim]
@@ -141,7 +156,7 @@ def test_the_graph_is_one_plain_file_with_a_free_batch(exported, name):
         assert trace not in made.model
     session = onnxruntime.InferenceSession(made.model, providers=["CPUExecutionProvider"])
     for count in (1, 2, 7):
-        (found,) = session.run(None, {image.name: np.zeros((count, *dims[1:]), np.float32)})
+        found, *_ = session.run(None, {image.name: np.zeros((count, *dims[1:]), np.float32)})
         assert found.shape == (count, 2)
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
 

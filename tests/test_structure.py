@@ -17,6 +17,7 @@ PACKAGE = Path(spicula.__file__).parent
 FLOW = (
     ("spicula.errors",),
     ("spicula.files", "spicula.progress", "spicula.silence", "spicula.archive", "spicula.processes", "spicula.cluster"),
+    ("spicula.stores",),
     ("spicula.index", "spicula.predictions", "spicula.headers"),
     ("spicula.acquire", "spicula.deidentify"),
     ("spicula.catalog", "spicula.phantoms"),
@@ -31,6 +32,7 @@ FLOW = (
     ("spicula.recipe",),
     ("spicula.study",),
     ("spicula.exams",),
+    ("spicula.serving",),
     ("spicula.demo",),
     ("spicula.cli",),
     ("spicula.__main__",),
@@ -120,6 +122,7 @@ OTHER_WRITERS = {
     "spicula.archive": "unpacks into a temporary folder, which is renamed when whole",
     "spicula.convert.packing": "writes into a temporary file of files.atomic_path",
     "spicula.deidentify.file": "writes into memory",
+    "spicula.serving.forms": "uploads, which are gone when their request has ended",
     "spicula.training.linear": "writes into a temporary file of files.atomic_path",
 }
 

@@ -4,6 +4,7 @@ What they are told and what they answer is the business of those who start them;
 those of `imaging.worker_process`.
 """
 
+import ctypes
 import json
 import os
 import queue
@@ -38,6 +39,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def environment_with(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a worker: this process's, with one core, and this package where Python looks for it.
+
+    Args:
+        more: variables beyond those that every worker gets.
+    """
+    package = str(Path(spicula.__file__).parent.parent)
+    path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), package) if part)
+    return {**os.environ, **_ENVIRONMENT, **(more or {}), "PYTHONPATH": path}
+
+
+def trim_memory() -> None:
+    """Give memory that was freed back to the system, which the GNU C library alone keeps."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class WorkerProcess:
     """A process that reads lines of JSON and answers with lines of JSON.
 
@@ -54,8 +72,6 @@ class WorkerProcess:
     def __init__(
         self, command: Sequence[str], setting: Any, events: "Events", environment: Mapping[str, str] | None = None
     ) -> None:
-        package = str(Path(spicula.__file__).parent.parent)
-        path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), package) if part)
         self._events = events
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker is buried
         try:
@@ -66,7 +82,7 @@ class WorkerProcess:
                 stderr=self._errors,
                 text=True,
                 encoding="utf-8",
-                env={**os.environ, **_ENVIRONMENT, **(environment or {}), "PYTHONPATH": path},
+                env=environment_with(environment),
             )
         except OSError:
             self._errors.close()

@@ -1,12 +1,13 @@
 """The unit of deployment: a folder with a model, its preprocessing, its classes and where it all comes from.
 
-Loading verifies every byte (see `bundle.sealed`). Inference needs the core install only: ONNX Runtime, no torch.
+Loading verifies every byte (see `bundle.sealed`). Inference needs the core install only: ONNX Runtime, no torch. What
+prepares images is imported when it is first used: whoever verifies a screening bundle does without.
 """
 
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,12 @@ from pydantic import ValidationError
 from spicula import __version__
 from spicula.bundle import format as layout
 from spicula.bundle.format import Features, Info
+from spicula.bundle.running import make_session, run_only
 from spicula.errors import SpiculaError
-from spicula.imaging.contrast import normalise
-from spicula.imaging.preprocess import Preprocess
-from spicula.models import features
-from spicula.models.settings import FeatureSettings
+
+if TYPE_CHECKING:
+    from spicula.imaging.preprocess import Preprocess
+    from spicula.models.settings import FeatureSettings
 
 #: Images that go through the model at once. Small batches are quickest on a CPU, and need little memory.
 BATCH = 16
@@ -57,30 +59,21 @@ class Bundle:
         return self.info["target"]
 
     @cached_property
-    def preprocess(self) -> Preprocess:
+    def preprocess(self) -> "Preprocess":
         """The preprocessing that the model was trained on."""
+        from spicula.imaging.preprocess import Preprocess
+
         return Preprocess.model_validate(self.info["preprocessing"]["settings"])
 
     @cached_property
     def session(self) -> Any:
         """The ONNX Runtime session, made when it is first used."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads or 0
-        options.inter_op_num_threads = 1
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3  # errors; the warnings are about optimisations
-        try:
-            return onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exceptions share no other base
-            line = str(error).splitlines()[0]
-            raise SpiculaError(
-                f"{self.folder / layout.MODEL} cannot be run: {line}; a newer onnxruntime may help"
-            ) from error
+        return make_session(self.model, str(self.folder / layout.MODEL), self.threads)
 
     @cached_property
-    def _features(self) -> FeatureSettings | None:
+    def _features(self) -> "FeatureSettings | None":
+        from spicula.models.settings import FeatureSettings
+
         wanted = self.info["features"]
         return FeatureSettings.model_validate(wanted["settings"]) if wanted else None
 
@@ -99,7 +92,11 @@ class Bundle:
         if images.shape[1:] != shape or images.dtype != dtype:
             raise ValueError(f"images are {images.dtype} {images.shape}, the model takes {dtype} (N, {shape})")
         if self._features is None:
+            from spicula.imaging.contrast import normalise
+
             return np.ascontiguousarray(normalise(images).transpose(0, 3, 1, 2))
+        from spicula.models import features
+
         return features.extract(images, self._features, jobs=self.threads)
 
     def probabilities(
@@ -118,7 +115,7 @@ class Bundle:
         return np.concatenate(parts) if parts else np.empty((0, len(self.info["classes"])))
 
     def _run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        (output,) = self.session.run([self.info["output"]["name"]], {self.info["input"]["name"]: inputs})
+        (output,) = run_only(self.session, [self.info["output"]["name"]], {self.info["input"]["name"]: inputs})
         # A float32 softmax may pass 1 by a rounding error; a score is a probability.
         return np.clip(np.asarray(output, dtype=np.float64), 0.0, 1.0)
 
@@ -134,6 +131,8 @@ def load(folder: Path, threads: int | None = None) -> Bundle:
         UsageError: there is no such folder.
         SpiculaError: a file is changed, missing or too many, or the model refers to files outside the bundle.
     """
+    from spicula.models import features
+
     info, model = layout.read(Path(folder))
     loaded = Bundle(folder=Path(folder), info=info, model=model, threads=threads)
     try:

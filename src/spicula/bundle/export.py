@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spicula import RESEARCH_NOTICE, __version__, bundle, files, predictions
-from spicula.bundle import Bundle, model_card, onnx_graph, parity, provenance
-from spicula.bundle.format import FORMAT, MODEL, NAMES, WEIGHTS, Info, OperatingPoint, Tensor
+from spicula.bundle import Bundle, golden, model_card, onnx_graph, parity, provenance
+from spicula.bundle.format import FORMAT, MODEL, NAMES, WEIGHTS, Explanation, Info, OperatingPoint, Tensor
 from spicula.bundle.sealed import CARD, INFO, seal
 from spicula.bundle.writing import check_target, record, write_folder
 from spicula.errors import SpiculaError, UsageError
@@ -66,7 +66,7 @@ def export_bundle(
     told = predictions.read(run / "predictions.parquet")
     parts = {split: part(table, store, split) for split in ("train", "val", "test")}
     _check_origin(run, card, told, parts, store)
-    model, plain = _convert(run, card)
+    model, plain, explanation = _convert(run, card, parts, store)
     content: dict[str, Any] = {
         "format": FORMAT,
         "name": card["name"],
@@ -80,6 +80,7 @@ def export_bundle(
         "scope": provenance.scope(parts["train"], store),
         "input": _input(card, plain),
         "output": _output(card),
+        "explanation": explanation,
         "preprocessing": {"digest": store.preprocess.digest(), "settings": store.preprocess.model_dump(mode="json")},
         "features": {"version": features.VERSION, "settings": card["settings"]["features"]} if plain else None,
         "operating_points": _operating_points(told),
@@ -90,6 +91,7 @@ def export_bundle(
     draft = Bundle(folder=to, info=cast("Info", content), model=model)
     content["parity"] = parity.measure(draft, run=run, told=told, parts=parts, store=store, linear=plain)
     say(parity.sentence(content["parity"]))
+    content["golden"] = golden.record(draft)
     return write_bundle(to, content, model, run / WEIGHTS, _of_model(metrics, card["name"]))
 
 
@@ -166,17 +168,29 @@ def _of_model(metrics: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]
 # the graph
 
 
-def _convert(run: Path, card: Mapping[str, Any]) -> tuple[bytes, LinearModel | None]:
-    """Return the ONNX model, and the trained model where the run is of the line `linear`."""
+def _convert(
+    run: Path, card: Mapping[str, Any], parts: Mapping[str, Part], store: Store
+) -> tuple[bytes, LinearModel | None, Explanation | None]:
+    """Return the ONNX model, the trained model where the run is of the line `linear`, and what explains a network."""
     if card["line"] == "linear":
         plain = linear.load(run / WEIGHTS)
         graph = onnx_graph.of_linear(
             plain.mean, plain.scale, plain.coef, plain.intercept, slope=plain.slope, offset=plain.offset
         )
-        return graph, plain
+        return graph, plain, None
+    from spicula.bundle import onnx_evidence
     from spicula.models import registry
 
-    return onnx_graph.of_network(registry.load(run), tuple(card["size"]), card["channels"]), None
+    network, size, channels = registry.load(run), tuple(card["size"]), card["channels"]
+    try:
+        graph = onnx_evidence.of_network(network, size, channels)
+        chosen = parity.choose_images(parts)
+        split, positions = next(iter(chosen.items()))
+        images = store.read(parts[split].rows[positions[: onnx_evidence.IMAGES]])
+        return graph, None, onnx_evidence.compared(graph, network, images, str(run))
+    except onnx_evidence.NoEvidenceError as error:
+        say(f"the bundle explains nothing: {error}")
+        return onnx_graph.of_network(registry.load(run), size, channels), None, None
 
 
 def _input(card: Mapping[str, Any], plain: LinearModel | None) -> Tensor:

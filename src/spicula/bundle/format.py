@@ -1,7 +1,7 @@
 """The files of a study's bundle, and the content of its `bundle.json`. `bundle.sealed` has the checks."""
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NotRequired
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
@@ -105,8 +105,32 @@ class Parity(TypedDict):
 
 
 @closed
+class Golden(TypedDict):
+    """What the graph answers to inputs that are made by a formula."""
+
+    images: str  # which formula
+    probabilities: list[list[float]]  # for each image, in the order of the classes
+    tolerance: float  # largest difference of a probability, in float32
+
+
+@closed
+class Explanation(TypedDict):
+    """The graph's second output: `bundle.explanation` turns it into Grad-CAM's heatmap."""
+
+    name: str
+    dtype: Literal["float32"]
+    shape: list[int | str]
+    meaning: str
+    images: int  # real ones, on which the heatmaps were compared with torch's
+    max_abs_difference: float  # of a heatmap's value, which are 0 to 1
+
+
+@closed
 class Info(TypedDict):
-    """The content of a study's `bundle.json`."""
+    """The content of a study's `bundle.json`.
+
+    What is not required came with a later version of spicula: older bundles go without.
+    """
 
     format: Literal[1]
     name: str
@@ -120,6 +144,7 @@ class Info(TypedDict):
     scope: Scope
     input: Tensor
     output: Tensor
+    explanation: NotRequired[Explanation | None]  # null: the network has no map of features
     preprocessing: Preprocessing
     features: Features | None  # of the linear line
     operating_points: dict[str, OperatingPoint]
@@ -127,6 +152,7 @@ class Info(TypedDict):
     data: Data
     licence: str  # of the weights
     parity: Parity
+    golden: NotRequired[Golden]
     files: dict[str, FileRecord]
     digest: str
 

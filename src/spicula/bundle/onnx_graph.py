@@ -37,7 +37,10 @@ def of_network(module: "torch.nn.Module", size: tuple[int, int], channels: int) 
 
 
 def of_module(
-    module: "torch.nn.Module", examples: "Mapping[str, torch.Tensor]", dynamic: Sequence[Mapping[int, Any]]
+    module: "torch.nn.Module",
+    examples: "Mapping[str, torch.Tensor]",
+    dynamic: Sequence[Mapping[int, Any]],
+    outputs: Sequence[str] = (PROBABILITIES,),
 ) -> bytes:
     """Convert a module that returns probabilities.
 
@@ -45,9 +48,10 @@ def of_module(
         module: takes the examples in their order.
         examples: an input for each name.
         dynamic: for each input the axes that may have any length, as `torch.export.Dim`.
+        outputs: names of what it returns.
 
     Returns:
-        A model with inputs of those names and the output `probabilities`.
+        A model with inputs and outputs of those names.
     """
     import torch
 
@@ -60,7 +64,7 @@ def of_module(
             dynamo=True,
             opset_version=OPSET,
             input_names=list(examples),
-            output_names=[PROBABILITIES],
+            output_names=list(outputs),
             dynamic_shapes=tuple(dynamic),
             external_data=False,
             verbose=False,

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from spicula import RESEARCH_NOTICE, __version__
-from spicula.cli import bundles, data, exams, studies
+from spicula.cli import bundles, data, exams, serving, studies
 from spicula.cli.tools import Handler, add_commands
 from spicula.errors import SpiculaError
 
-COMMANDS = (*data.COMMANDS, *studies.COMMANDS, *bundles.COMMANDS, *exams.COMMANDS)
+COMMANDS = (*data.COMMANDS, *studies.COMMANDS, *bundles.COMMANDS, *exams.COMMANDS, *serving.COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -94,7 +94,7 @@ def run(
 
     cv2.setNumThreads(1)  # there are as many workers as cores
     if is_limited:
-        _limit_memory()
+        limit_memory()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
@@ -103,7 +103,8 @@ def run(
         os._exit(1)
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
+    """Hold this process to `MEMORY_BYTES` beyond what it has now."""
     try:
         import resource
 

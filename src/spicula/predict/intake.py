@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from spicula import headers
-from spicula.bundle import scope
 from spicula.bundle.format import Scope
 from spicula.catalog.tree import is_document
 from spicula.errors import RejectedImageError
@@ -26,6 +25,7 @@ from spicula.imaging import shards
 from spicula.imaging.preprocess import Preprocess
 from spicula.imaging.shards import Task
 from spicula.imaging.workers import prepare_all
+from spicula.predict.examine import COLOUR_PROBE, examine_header, refuse_colour
 from spicula.progress import progress
 
 #: Most files that are prepared at a time, and most bytes of prepared images.
@@ -33,9 +33,6 @@ BLOCK_IMAGES, BLOCK_BYTES = 2048, 512 * 2**20
 
 #: A worker process takes about as long to start as to read a few images: fewer than this are not shared out.
 IMAGES_A_WORKER = 4
-
-#: What an image is reduced to when it matters whether it shows colour.
-_COLOUR_PROBE = Preprocess.model_validate({"size": (64, 64), "channels": 3, "bits": 8})
 
 
 @dataclass(frozen=True)
@@ -166,19 +163,8 @@ def _examine(item: Found | Refused, kinds: Scope) -> _Examined | Refused | Docum
         is_beside = not item.given and is_document(path.name)
         return Document(path) if is_beside else Refused(path, str(error))
     try:
-        if header.frames > 1:
-            raise RejectedImageError(
-                f"holds {header.frames} frames; the model reads single images: put each frame into a file of its own"
-            )
-        side = None
-        if header.kind == "dicom":
-            dataset = headers.read_dicom(path)
-            scope.refuse_header(kinds, dataset)
-            side = scope.side(dataset)
-        is_grey = (header.photometric or "").startswith("MONOCHROME")
-        if is_grey and kinds["colour"] is True:
-            raise RejectedImageError(scope.GREY_FOR_COLOUR)
-        return _Examined(path, sha256_file(path), side, may_show_colour=not is_grey and kinds["colour"] is False)
+        examined = examine_header(path, header, kinds)
+        return _Examined(path, sha256_file(path), examined.side, examined.may_show_colour)
     except RejectedImageError as error:
         return Refused(path, str(error))
     except OSError as error:
@@ -191,12 +177,15 @@ def _without_colour(examined: list[_Seen], jobs: int) -> list[_Seen]:
     if not any(doubtful):
         return examined
     probes = [item for item, doubt in zip(examined, doubtful, strict=True) if doubt]
-    with _prepared(probes, _COLOUR_PROBE, jobs, "looking for colour") as items:
+    with _prepared(probes, COLOUR_PROBE, jobs, "looking for colour") as items:
         for at, item in zip(np.flatnonzero(doubtful), items, strict=True):
             if isinstance(item, Refused):
                 examined[at] = item
-            elif isinstance(item, Ready) and scope.shows_colour(item.read()):
-                examined[at] = Refused(item.path, scope.COLOUR_FOR_GREY)
+            elif isinstance(item, Ready):
+                try:
+                    refuse_colour(item.read())
+                except RejectedImageError as error:
+                    examined[at] = Refused(item.path, str(error))
     return examined
 
 
