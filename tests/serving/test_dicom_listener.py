@@ -168,6 +168,7 @@ def test_who_may_send():
             peers.of_settings(settings(**values))
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_not_on_the_list_is_refused(tmp_path, studies):
     bundle = small_bundle(tmp_path / "bundle", settings=PHANTOM_SETTINGS)
     options = ("--dicom-port", "0", "--ae-title", TITLE, "--dicom-peer", "SENDER@127.0.0.1")

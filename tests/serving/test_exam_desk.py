@@ -55,6 +55,7 @@ def check_once(workspace, exam_ids):
     assert {row[0] for row in rows} == set(exam_ids)
 
 
+@pytest.mark.slow
 def test_twenty_exams_at_once_are_all_run(tmp_path, bundle):
     source = small_exams(tmp_path / "in", range(20))
     folders = sorted(source.iterdir())
@@ -119,6 +120,7 @@ def test_whoever_is_killed_every_accepted_exam_is_run_exactly_once(tmp_path, bun
     assert min(killed.values()) >= 1, killed
 
 
+@pytest.mark.slow
 def test_what_was_accepted_before_a_kill_is_run_by_the_next_service(tmp_path, bundle):
     folder = small_exams(tmp_path / "in", range(1)) / "exam-0000"
     with running(tmp_path / "ws", bundle) as service:
@@ -133,6 +135,7 @@ def test_what_was_accepted_before_a_kill_is_run_by_the_next_service(tmp_path, bu
         assert service.finished(exam)["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_service_that_is_killed_takes_its_processes_with_it(tmp_path, bundle):
     with running(tmp_path / "ws", bundle) as service:
         exam = service.send_folder(small_exams(tmp_path / "in", range(1)) / "exam-0000")
@@ -144,6 +147,7 @@ def test_a_service_that_is_killed_takes_its_processes_with_it(tmp_path, bundle):
         service.wait(lambda: not any(is_alive(pid) for pid in left))
 
 
+@pytest.mark.slow
 def test_a_process_that_makes_pictures_costs_one_answer_when_it_dies(tmp_path, bundle):
     with running(tmp_path / "ws", bundle) as service:
         exam = service.send_folder(small_exams(tmp_path / "in", range(1)) / "exam-0000")
@@ -175,6 +179,7 @@ def test_more_pictures_than_may_wait_are_answered_at_once(tmp_path, bundle):
         assert sorted(one.result().status_code for one in asked) == [200, 503]
 
 
+@pytest.mark.slow
 def test_another_model_runs_the_exam_again_when_it_is_sent_again(tmp_path):
     folder = small_exams(tmp_path / "in", range(1)) / "exam-0000"
     first, second = small_bundle(tmp_path / "first"), small_bundle(tmp_path / "second", image_seed=5, version="2")
@@ -192,6 +197,7 @@ def test_another_model_runs_the_exam_again_when_it_is_sent_again(tmp_path):
     assert sorted(counts) == sorted([*(row["step"] for row in before["stages"]), "classify:image-only"])
 
 
+@pytest.mark.slow
 def test_what_the_command_line_does_in_the_same_workspace_changes_no_answer(tmp_path):
     source = small_exams(tmp_path / "in", range(1))
     first, second = small_bundle(tmp_path / "first"), small_bundle(tmp_path / "second", seed=5, heatmap_threshold=0.2)
@@ -206,6 +212,7 @@ def test_what_the_command_line_does_in_the_same_workspace_changes_no_answer(tmp_
         assert service.finished(other)["models"] == before["models"]
 
 
+@pytest.mark.slow
 def test_two_services_in_one_workspace_run_every_exam_once(tmp_path, bundle):
     folders = sorted(small_exams(tmp_path / "in", range(6)).iterdir())
     with running(tmp_path / "ws", bundle) as one, running(tmp_path / "ws", bundle) as other:
