@@ -2,8 +2,8 @@
 
 Exams, of two sizes, and four-view classifiers are small ones made here (those of the tests), so that the first run is
 short: with real exams and the published networks a second run is a far smaller share of the first. The smaller exams
-have windows and patches of a few pixels; those of 640 x 512 pixels have all lengths a fifth of the published ones, as a
-mammogram of 3,200 x 2,560 pixels at a fifth of its resolution. Each run is a process of its own, its start included; of
+have windows and patches of a few pixels; those of 320 x 256 pixels have lengths a tenth of the published ones, as a
+mammogram of 3,200 x 2,560 pixels at a tenth of its resolution. Each run is a process of its own, its start included; of
 the second runs the median counts. CPU seconds are those of all processes of a run, user and system.
 
 The result goes to stdout as JSON.
@@ -29,11 +29,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "exams"))
 from small_bundle import SMALL, small_bundle  # type: ignore[import-not-found]
 from small_exams import small_exam  # type: ignore[import-not-found]
 
-#: Height and width of a view -> the numbers of the classifier, of which the second ones are published ones, by 5.
+#: Height and width of a view -> the numbers of the classifier; the second ones are a tenth of the published ones, but for
+#: patches, which have at least 32 pixels.
 SIZES = {
     (96, 64): SMALL,
-    (640, 512): ScreeningSettings(
-        cc=(535, 388), mlo=(595, 350), erosions=20, buffer=10, patch=51, stride=14, shift=20, resize=20, windows=10
+    (320, 256): ScreeningSettings(
+        cc=(268, 194), mlo=(297, 175), erosions=10, buffer=5, patch=32, stride=7, shift=10, resize=10, windows=10
     ),
 }
 
