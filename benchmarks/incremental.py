@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "exams"))
 from small_bundle import SMALL, small_bundle  # type: ignore[import-not-found]
 from small_exams import small_exam  # type: ignore[import-not-found]
 
-#: Height and width of a view -> the numbers of the classifier; the second ones are a tenth of the published ones, but for
-#: patches, which have at least 32 pixels.
+#: Height and width of a view -> the numbers of the classifier; the second ones are a tenth of the published ones, but
+#: for patches, which have at least 32 pixels.
 SIZES = {
     (96, 64): SMALL,
     (320, 256): ScreeningSettings(
