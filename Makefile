@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-with
 FULL_STAMP := $(VENV)/.installed-with-all
 
-.PHONY: help env demo test test-all lint format clean
+.PHONY: help env demo test test-all test-rest lint format clean
 
 help:
 	@echo "make demo      synthetic exams, three classifiers, a report, a bundle, a prediction (minutes)"
 	@echo "make test      style, types, and the tests (under 15 minutes)"
 	@echo "make test-all  every test, the slow ones and those of optional libraries too"
+	@echo "make test-rest what make test has left out: slow tests, and those that were skipped"
 	@echo "make format    put the sources into the project's format"
 	@echo "make clean     remove the environment and what make demo wrote"
 
@@ -38,10 +39,13 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --keep-passed
 
 test-all: $(FULL_STAMP)
 	$(BIN)/pytest
+
+test-rest: $(FULL_STAMP)
+	$(BIN)/pytest --rest
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

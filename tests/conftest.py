@@ -19,6 +19,40 @@ settings.load_profile("spicula")
 # Commands that run in the background of a shell have Ctrl-C switched off, and so would those that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+#: Where tests that passed in the last run of `make test` are kept, by pytest's own cache.
+PASSED = "spicula/passed"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--keep-passed", action="store_true", help="remember which tests passed, for --rest")
+    parser.addoption("--rest", action="store_true", help="leave out tests that passed with --keep-passed")
+
+
+def pytest_configure(config):
+    if config.getoption("--keep-passed"):
+        config.pluginmanager.register(KeepPassed(config))
+
+
+class KeepPassed:
+    """Remembers which tests passed, so that continuous integration runs each test once."""
+
+    def __init__(self, config):
+        self.config, self.passed = config, []
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.passed:
+            self.passed.append(report.nodeid)
+
+    def pytest_sessionfinish(self):
+        self.config.cache.set(PASSED, self.passed)
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--rest"):
+        passed = set(config.cache.get(PASSED, []))
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
+        items[:] = [item for item in items if item.nodeid not in passed]
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
