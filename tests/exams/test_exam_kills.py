@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from process_tree import below
 from small_bundle import small_bundle
 from small_exams import small_exams
 
@@ -28,24 +29,6 @@ def start(source: Path, workspace: Path, bundle: Path, engine: str) -> subproces
     command += ["--bundle", str(bundle), "--engine", engine, "--cpu-workers", "1", "--model-workers", "1"]
     with workspace.with_suffix(".log").open("w") as log:
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
-
-
-def below(process: int) -> list[tuple[int, str]]:
-    """All processes below one, with their command lines."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            parents[int(entry.name)] = (int(stat[1]), line)
-    found, front = [], [process]
-    while front:
-        front = [child for child, (parent, _) in parents.items() if parent in front]
-        found += [(child, parents[child][1]) for child in front]
-    return found
 
 
 def workers(process: int, engine: str) -> list[int]:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 SECONDS = 60
 
@@ -23,13 +24,14 @@ class Running:
     """A service that runs."""
 
     def __init__(self, *arguments, environment=None, folder=None):
-        self._log = tempfile.NamedTemporaryFile("r+")  # noqa: SIM115 - a pipe that nobody reads would stop it
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "bundle", "--port", "0", *map(str, arguments)],
-            stderr=self._log,
-            cwd=folder,
-            env=os.environ | (environment or {}),
-        )
+        self._log = tempfile.NamedTemporaryFile("r")  # noqa: SIM115 - a pipe that nobody reads would stop it
+        with Path(self._log.name).open("a") as stderr:  # of its own position: what reads here moves another
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, "bundle", "--port", "0", *map(str, arguments)],
+                stderr=stderr,
+                cwd=folder,
+                env=os.environ | (environment or {}),
+            )
         wait_until(lambda: "\nready" in self.log() or self.process.poll() is not None)
         found = re.match(r"serving on https?://(?:\[.*\]|[^:]*):(\d+) ", self.log())
         assert found, self.log()

@@ -14,6 +14,7 @@ import httpx
 EXAMS_TESTS = Path(__file__).parent.parent / "exams"
 sys.path.insert(0, str(EXAMS_TESTS))
 
+from process_tree import below  # noqa: E402
 from small_bundle import small_bundle  # noqa: E402
 from small_exams import NAMES, breast, small_exam, small_exams  # noqa: E402
 
@@ -102,24 +103,6 @@ def running(*arguments):
         yield service
     finally:
         service.kill()
-
-
-def below(process):
-    """All processes below one, with their command lines."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            parents[int(entry.name)] = (int(stat[1]), line)
-    found, front = [], [process]
-    while front:
-        front = [child for child, (parent, _) in parents.items() if parent in front]
-        found += [(child, parents[child][1]) for child in front]
-    return found
 
 
 def scores(predictions):

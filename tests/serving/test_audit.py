@@ -39,8 +39,13 @@ def test_a_line_says_who_when_and_what(tmp_path):
     log.close()
 
 
-def test_without_a_path_nothing_is_written():
-    Audit(None, Metrics()).write(REQUEST, "predict")
+def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = Audit(None, Metrics())
+    log.open()
+    log.write(REQUEST, "predict")
+    log.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lines_are_appended_to_those_of_yesterday(tmp_path):

@@ -1,5 +1,6 @@
 """What is accepted is run, exactly once, whoever is killed; and the folder that it rests on."""
 
+import asyncio
 import json
 import os
 import random
@@ -16,14 +17,18 @@ pytest.importorskip("deltalake", reason="the ledger needs the extra exams")
 pytest.importorskip("openvino", reason="the networks need the extra exams")
 pytest.importorskip("fastapi", reason="the service needs the extra serve")
 
+import bundle_maker
 from exam_service import Running, is_alive, running, scores, small_bundle, small_exam, small_exams
 
 from spicula import exams
 from spicula.exams import models
 from spicula.exams.ledger import Ledger
+from spicula.serving import exam_desk
 from spicula.serving.exam_desk.incoming import FullError, Incoming, now, place_of
 from spicula.serving.exam_desk.uploads import Sent, gather
 from spicula.serving.limits import Limits
+from spicula.serving.service import Service
+from spicula.serving.settings import ServeSettings
 
 ONE_WORKER = exams.EngineOptions(cpu_workers=1, model_workers=1, streams=1)
 STEPS, SCORES = 6, 8
@@ -381,3 +386,13 @@ def test_exams_of_a_remote_workspace_come_in_on_this_machine(tmp_path, monkeypat
     assert place_of("s3://bucket/exams").is_relative_to(tmp_path / "spicula" / "incoming")
     assert place_of("s3://bucket/exams") != place_of("s3://bucket/other")
     assert place_of(str(tmp_path / "ws")) == Path(tmp_path / "ws" / "incoming")
+
+
+def test_without_the_extra_a_model_of_mammograms_answers_single_images_alone(tmp_path, monkeypatch):
+    scope = {"modalities": ["MG"], "presentation_intents": [], "colour": False, "statement": "Mammograms."}
+    bundle_maker.make(tmp_path / "bundle", scope=scope)
+    service = Service(ServeSettings((tmp_path / "bundle",), workspace=str(tmp_path / "ws")))
+    monkeypatch.setattr(exam_desk, "find_spec", lambda name: None)
+    asyncio.run(exam_desk.start(service))
+    assert service.parts == {}
+    assert not (tmp_path / "ws").exists()

@@ -90,7 +90,8 @@ class Process(uvicorn.Server):
         """Look, ten times a second, whether to go on."""
         if self._service.is_ready and not self._is_told:
             self._is_told = True
-            _say(f"ready: {', '.join(self._service.models) or 'no models'}")
+            exams = ["exams"] if "exams" in self._service.parts else []
+            _say(f"ready: {', '.join([*self._service.models, *exams]) or 'no models'}")
         self.should_exit = self.should_exit or self._service.failure is not None
         return await super().on_tick(counter)
 

@@ -49,8 +49,8 @@ def serve(settings: ServeSettings) -> int:
 
 
 def _check(settings: ServeSettings) -> None:
-    if settings.precision == "bf16" and settings.provider == "onnxruntime":
-        raise UsageError("--precision bf16 needs --provider openvino or cuda")
+    if settings.precision == "bf16" and settings.provider != "openvino":
+        raise UsageError(f"--provider {settings.provider} has no bf16 arithmetic here; --precision bf16 needs openvino")
     for proxy in settings.proxies:
         try:
             ipaddress.ip_network(proxy)

@@ -30,7 +30,7 @@ class ServeSettings:
         tls: None: plain HTTP, for loopback or behind a proxy.
         proxies: addresses of proxies whose X-Forwarded-For is believed.
         provider: what runs bundles of studies.
-        precision: "bf16" with openvino and cuda alone.
+        precision: "bf16" with openvino alone.
         workers: images that are in a model at a time, each on a core of its own; None: one a core.
         backend: address of a KServe v2 server that runs the models instead: triton://HOST:PORT/MODEL or
             kserve://HOST:PORT/MODEL, https with triton+https:// and kserve+https://; None: this process does.

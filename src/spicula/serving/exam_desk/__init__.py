@@ -6,7 +6,9 @@ telling, listing, results (pictures, DICOM) <------- result, artefacts <------+
 """
 
 import asyncio
+import logging
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from spicula.errors import SpiculaError, UsageError
@@ -18,6 +20,8 @@ __all__ = ["Desk", "close", "desk_of", "start"]
 
 _MAMMOGRAPHY = "MG"
 
+_log = logging.getLogger("spicula.serving")
+
 
 async def start(service: Service) -> None:
     """Begin to take exams, where the service has models for them.
@@ -28,6 +32,10 @@ async def start(service: Service) -> None:
     """
     bundle, own = await asyncio.to_thread(_models, service)
     if bundle is None and not own:
+        return
+    if bundle is None and find_spec("deltalake") is None:
+        # bundles of studies answer single images without the extra; who names a four-view classifier wants exams
+        _log.warning("exams are not taken, single images are: exams need pip install 'spicula[exams]'")
         return
     try:
         desk = await asyncio.to_thread(Desk, service, bundle, own)
