@@ -44,7 +44,8 @@ class KeepPassed:
             self.passed.append(report.nodeid)
 
     def pytest_sessionfinish(self):
-        self.config.cache.set(PASSED, self.passed)
+        if not hasattr(self.config, "workerinput"):  # a process of pytest-xdist knows of its own tests alone
+            self.config.cache.set(PASSED, self.passed)
 
 
 def pytest_collection_modifyitems(config, items):

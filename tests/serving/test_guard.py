@@ -149,6 +149,7 @@ def test_compressed_bodies_are_read(server, encoding, pack):
         ("deflate", gzip.compress(b"the other"), 400, "encoding"),
         ("gzip", gzip.compress(bytes(50_000_000)), 413, "body-bytes"),
     ],
+    ids=["unknown", "twice", "none", "cut", "more-behind", "another", "bomb"],
 )
 def test_compressed_bodies_that_are_refused(server, encoding, body, status, code):
     assert_problem(server.ask("POST", "/test/bytes", body, {"Content-Encoding": encoding}), status, code)
