@@ -29,6 +29,10 @@ _ENVIRONMENT = {
 }
 
 
+#: Processor time that a container may use, microseconds and in how many, or "max" (Linux, cgroup-v2.rst, cpu.max).
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
 def command_of(module: str) -> tuple[str, ...]:
     """Return how a worker is started (-P: without the current folder, where a file may be called like a module)."""
     return (sys.executable, "-P", "-m", module)
@@ -36,7 +40,11 @@ def command_of(module: str) -> tuple[str, ...]:
 
 def cores() -> int:
     """Return how many cores this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file: no container, or one that may use all; "max": the same
+        time, period = map(int, _QUOTA.read_text().split())
+        return max(1, min(allowed, -(-time // period)))
+    return allowed
 
 
 def environment_with(more: Mapping[str, str] | None = None) -> dict[str, str]:
