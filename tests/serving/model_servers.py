@@ -89,12 +89,6 @@ instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 
 def tritonserver(folder, installed, bundle, batch):
     """Triton of nvidia-pytriton, with its Python backend, and a bundle's model that takes `batch` images at once."""
-    packages = next((installed / "lib").glob("python3*/site-packages"))
-    triton = packages / "pytriton" / "tritonserver"
-    backend = folder / "backends" / "python"
-    shutil.copytree(triton / "backends" / "python", backend)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    shutil.copy(triton / "python_backend_stubs" / version / "triton_python_backend_stub", backend)
     model = folder / "repository" / bundle.name
     (model / "1").mkdir(parents=True)
     shutil.copy(bundle.folder / "model.onnx", model / "1" / "model.onnx")
@@ -103,14 +97,28 @@ def tritonserver(folder, installed, bundle, batch):
     shapes = {"inputs": info["input"]["shape"][1:], "outputs": info["output"]["shape"][1:]}
     text = CONFIG.format(name=bundle.name, batch=batch, input=info["input"], output=info["output"], **shapes)
     (model / "config.pbtxt").write_text(text)
+    return triton_of(folder, installed, folder / "repository", bundle.name, installed / "bin")
+
+
+def triton_of(folder, installed, repository, model, python):
+    """Triton of nvidia-pytriton with a repository, waited for until a model is ready.
+
+    Its Python backend uses the packages of the environment whose programs are in the folder `python`.
+    """
+    packages = next((installed / "lib").glob("python3*/site-packages"))
+    triton = packages / "pytriton" / "tritonserver"
+    backend = folder / "backends" / "python"
+    shutil.copytree(triton / "backends" / "python", backend)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    shutil.copy(triton / "python_backend_stubs" / version / "triton_python_backend_stub", backend)
     port, metrics = free_ports(2)
     options = {
-        "model-repository": folder / "repository", "backend-directory": folder / "backends",
+        "model-repository": repository, "backend-directory": folder / "backends",
         "http-address": "127.0.0.1", "http-port": port, "allow-grpc": "false",
         "metrics-address": "127.0.0.1", "metrics-port": metrics, "exit-timeout-secs": 3,
     }  # fmt: skip
     libraries = [str(packages / "nvidia_pytriton.libs"), sysconfig.get_config_var("LIBDIR")]
     variables = {"LD_LIBRARY_PATH": os.pathsep.join(libraries)}
-    variables["PATH"] = os.pathsep.join([str(installed / "bin"), os.environ["PATH"]])
+    variables["PATH"] = os.pathsep.join([str(python), os.environ["PATH"]])
     command = [triton / "bin" / "tritonserver", *(f"--{name}={value}" for name, value in options.items())]
-    return running(command, port, bundle.name, folder / "log", variables)
+    return running(command, port, model, folder / "log", variables)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from spicula import __version__
 from spicula.bundle import format as layout
+from spicula.bundle import sealed
 from spicula.bundle.format import Features, Info
 from spicula.bundle.running import make_session, run_only
 from spicula.errors import SpiculaError
@@ -94,7 +95,7 @@ class Bundle:
         if self._features is None:
             from spicula.imaging.contrast import normalise
 
-            return np.ascontiguousarray(normalise(images).transpose(0, 3, 1, 2))
+            return normalise(images.transpose(0, 3, 1, 2))
         from spicula.models import features
 
         return features.extract(images, self._features, jobs=self.threads)
@@ -131,10 +132,35 @@ def load(folder: Path, threads: int | None = None) -> Bundle:
         UsageError: there is no such folder.
         SpiculaError: a file is changed, missing or too many, or the model refers to files outside the bundle.
     """
+    info, model = layout.read(Path(folder))
+    return _of_this_version(Bundle(folder=Path(folder), info=info, model=model, threads=threads))
+
+
+def load_description(folder: Path) -> Bundle:
+    """Read the `bundle.json` of a bundle whose model runs elsewhere, to prepare images for it. It verifies itself.
+
+    Args:
+        folder: holds that file; nothing else there is looked at.
+
+    Returns:
+        The bundle without its model: `inputs` works, `probabilities` does not.
+
+    Raises:
+        UsageError: there is no such folder.
+        SpiculaError: the file is missing or changed.
+    """
+    folder = Path(folder)
+    info = sealed.described(
+        folder, sealed.read_content(folder, sealed.STUDY), TypeAdapter(Info), layout.FORMAT, layout.NAMES
+    )
+    return _of_this_version(Bundle(folder=folder, info=info, model=b"", threads=1))
+
+
+def _of_this_version(loaded: Bundle) -> Bundle:
+    """Check that this version of spicula prepares images as the one that made a bundle; return the bundle."""
     from spicula.models import features
 
-    info, model = layout.read(Path(folder))
-    loaded = Bundle(folder=Path(folder), info=info, model=model, threads=threads)
+    info = loaded.info
     try:
         same = loaded.preprocess.digest() == info["preprocessing"]["digest"]
         same &= loaded._features is None or cast("Features", info["features"])["version"] == features.VERSION
@@ -142,7 +168,7 @@ def load(folder: Path, threads: int | None = None) -> Bundle:
         same = False
     if not same:
         raise SpiculaError(
-            f"bundle refused: {folder}: spicula {__version__} prepares images otherwise than {info['spicula']}, "
+            f"bundle refused: {loaded.folder}: spicula {__version__} prepares images otherwise than {info['spicula']}, "
             "which made it; export it again"
         )
     return loaded

@@ -1,4 +1,4 @@
-"""The commands that make and use a bundle: bundle, bundle import-exam, predict."""
+"""The commands that make and use a bundle: bundle, bundle import-exam, bundle triton, predict."""
 
 import argparse
 import sys
@@ -77,6 +77,42 @@ def _import_exam(options: argparse.Namespace) -> int:
     return print_json(result) if options.json else print_line(sentence)
 
 
+def _describe_triton(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundles", metavar="BUNDLE", type=Path, nargs="+", help="a bundle's folder")
+    command.add_argument("--to", metavar="REPO", type=Path, required=True, help="Triton's model repository")
+    command.add_argument(
+        "--device", choices=("cpu", "gpu"), default="cpu", help="what the networks run on (default cpu)"
+    )
+    command.add_argument(
+        "--instances",
+        metavar="N",
+        type=positive,
+        default=1,
+        help="of each network: one a core, or some on each GPU (default 1)",
+    )
+    command.add_argument(
+        "--decoders",
+        metavar="N",
+        type=positive,
+        help="images that each model prepares at a time (default: N instances)",
+    )
+    json_option(command)
+
+
+def _triton(options: argparse.Namespace) -> int:
+    from spicula.serving.triton import repository
+
+    made = repository.export(
+        options.bundles, options.to, device=options.device, instances=options.instances, decoders=options.decoders
+    )
+    if options.json:
+        models = [{"bundle": str(one.bundle), "digest": one.digest, "models": list(one.models)} for one in made]
+        return print_json({"repository": str(options.to), "exported": models})
+    for one in made:
+        print_line(f"{options.to}: {', '.join(one.models)}, of {one.bundle}, digest {one.digest[:12]}")
+    return 0
+
+
 def _describe_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", metavar="BUNDLE", type=Path, help="a bundle's folder")
     command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="images, or folders of images")
@@ -115,6 +151,12 @@ COMMANDS = (
                 "make a bundle of the published four-view classifier's weight files",
                 _describe_import_exam,
                 _import_exam,
+            ),
+            Command(
+                "triton",
+                "write bundles into a model repository of Triton Inference Server",
+                _describe_triton,
+                _triton,
             ),
         ),
     ),
