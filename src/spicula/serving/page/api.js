@@ -27,6 +27,11 @@ export function fetched(path, signal) {
   return persist(() => fetch(path, { signal, headers: authorization(), credentials: "omit" }), signal);
 }
 
+/** Take away what a path names. */
+export function remove(path, signal) {
+  return persist(() => fetch(path, { method: "DELETE", signal, headers: authorization(), credentials: "omit" }), signal);
+}
+
 /**
  * Send files, and return the JSON of the answer.
  * @param {(part: number) => void} progress told how much of the body is sent, 0 to 1

@@ -22,12 +22,20 @@ export function make(kind, given = {}, ...children) {
 
 /** Return a table with a caption for those who cannot see it; cells may be nodes. */
 export function table(caption, head, rows) {
-  const cells = (kind, row) => row.map((cell, at) => make(at || kind === "th" ? kind : "th", { scope: at ? "col" : "row" }, cell));
   return make("div.scroll", { tabIndex: 0, role: "region", "aria-label": caption },
     make("table", {},
       make("caption.unseen", {}, caption),
       make("thead", {}, make("tr", {}, head.map((cell) => make("th", { scope: "col" }, cell)))),
-      make("tbody", {}, rows.map((row) => make("tr", {}, cells("td", row))))));
+      make("tbody", {}, rows.map((row) => make("tr", {}, row.map((cell, at) => (at ? make("td", {}, cell) : make("th", { scope: "row" }, cell))))))));
+}
+
+/** Return a bar for a value from 0 to 1. */
+export function meter(kind, value, label) {
+  const bar = make(`span.meter${kind ? `.${kind}` : ""}`, {
+    role: "meter", "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": value.toFixed(3), "aria-label": label,
+  });
+  bar.style.setProperty("--value", value);
+  return bar;
 }
 
 const status = document.getElementById("status");
@@ -40,7 +48,7 @@ export function say(text, ...children) {
 
 /** Return a time of the service as people here write it. */
 export function time(text) {
-  return text ? make("time", { dateTime: text, title: text }, new Date(text).toLocaleString()) : "";
+  return text ? make("time", { dateTime: text, title: text }, new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })) : "";
 }
 
 /** Wait; an aborted signal ends it with an error. */

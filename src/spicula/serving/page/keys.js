@@ -27,7 +27,11 @@ export const KEYS = [
   ["Shift+ArrowRight", "wider", "Window: wider"],
   ["Shift+ArrowUp", "brighter", "Window: brighter"],
   ["Shift+ArrowDown", "darker", "Window: darker"],
+  ["Z", "actual", "A pixel of the images on each of the screen, and back"],
+  ["F", "full_screen", "Views on the whole screen, and back"],
   ["0", "reset", "Everything as at the beginning"],
+  ["N", "next", "Next exam of the list"],
+  ["P", "previous", "Previous exam of the list"],
   ["/", "search", "Search the list of exams"],
   ["?", "help", "This list"],
 ];
@@ -37,7 +41,7 @@ const OFF = "spicula-keys-off";
 /** Call actions by their keys; `actions` is asked each time, {} where there are none. */
 export function listen(actions) {
   document.addEventListener("keydown", (event) => {
-    const isTyping = event.target.matches("input:not([type=range], [type=checkbox], [type=radio]), select, textarea");
+    const isTyping = event.target.matches("input:not([type=range], [type=checkbox], [type=radio], [type=file]), select, textarea");
     if (isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     if (event.target.matches("[type=range], [type=radio]") && event.key.startsWith("Arrow")) return;
     if (sessionStorage.getItem(OFF)) return;
@@ -66,7 +70,7 @@ export function help() {
     make("dl", {}, KEYS.map(([key, , does]) => make("div", {},
       make("dt", {}, key.split(/\+(?=.)/).map((part) => make("kbd", {}, LABELS[part] ?? part))), make("dd", {}, does)))),
     make("p", {}, "Mouse: drag for window and level, drag with Shift or the right button to move, wheel to zoom, double "
-      + "click for one view alone. Touch: drag with one finger, move and zoom with two."),
+      + "click for one view alone. Touch: drag with one finger, move and zoom with two, tap twice for one view alone."),
     make("p.buttons", {}, make("label", {}, off, " Use shortcuts"), close));
   document.body.append(dialog);
   dialog.showModal();

@@ -37,9 +37,13 @@ async function attempt(signal, work) {
     if (!(error instanceof Refused)) console.error(error);
     const what = error instanceof Refused ? error.message : "This page has a fault; the browser's console has more.";
     main.replaceChildren(make("div.narrow", {}, make("h1", {}, "This did not work"),
-      make("p.reason", { role: "alert" }, what), make("p", {}, make("a.button", { href: "#" , onclick: again }, "Back to the beginning")), otherWay()));
+      make("p.reason", { role: "alert" }, what), make("p", {}, make("a.button", { href: "#", onclick: again }, "Back to the beginning")),
+      isOfWhatWasSent() ? otherWay() : null));
   }
 }
+
+/** Whether what is shown came of the files that were sent last. */
+const isOfWhatWasSent = () => Boolean(sent) && !(location.hash.startsWith("#exam/") && location.hash !== `#exam/${sent.id}`);
 
 function again(event) {
   if (location.hash.length < 2) { event.preventDefault(); home(); }
@@ -57,15 +61,16 @@ async function served(signal) {
   }
 }
 
-function home() {
+function home(address = "") {
   const signal = begin("");
-  main.append(make("p.quiet.narrow", {}, "Asking the service what it can read"));
+  main.append(make("div.narrow", {}, make("h1.unseen", {}, "Spicula"), make("p.quiet", {}, "Asking the service what it can read")));
   attempt(signal, async () => {
     const { models, hasExams } = await served(signal);
-    const list = hasExams ? await recent(signal) : null;
+    const list = hasExams ? await recent(address, signal) : null;
     const zone = dropZone((files) => take(files, models, hasExams));
     main.replaceChildren(make("div.narrow", {}, make("h1.unseen", {}, "Spicula"), zone, ways(models, hasExams), list));
     actions = { search: () => document.getElementById("search")?.focus() };
+    main.querySelector("[aria-current]")?.scrollIntoView({ block: "center" });
   });
 }
 
@@ -103,7 +108,7 @@ function readExam() {
   const signal = begin("Sending"), { files } = sent;
   const bar = make("progress", { max: 1, value: 0, "aria-label": "Upload" }), now = make("p", { role: "status" });
   main.append(make("div.narrow", {}, make("h1", {}, `Sending ${files.length} ${files.length === 1 ? "file" : "files"}`), bar, now,
-    make("p", {}, make("button", { type: "button", onclick: home }, "Cancel")), otherWay()));
+    make("p", {}, make("button", { type: "button", onclick: () => home() }, "Cancel")), otherWay()));
   attempt(signal, async () => {
     const answer = await send("/v1/exams", files, (part) => {
       bar.value = part;
@@ -125,21 +130,22 @@ function readImages() {
 }
 
 function show() {
-  const [what, id] = location.hash.slice(1).split("/");
-  if (what === "main") return;
+  const hash = location.hash.slice(1), [what, id] = hash.split("/");
   if (what === "exam" && id) {
     const signal = begin(`Exam ${id.slice(0, 8)}`);
     attempt(signal, async () => {
       const names = sent?.id === id && !sent.files.some(isArchive) ? sent.files.map((file) => file.name) : [];
       await showExam(main, id, signal, (found) => { actions = found; }, names);
-      if (sent?.id === id) main.append(otherWay() ?? "");
+      if (isOfWhatWasSent()) main.append(otherWay() ?? "");
       main.focus({ preventScroll: true });
     });
   } else if (what === "images" && sent && !sent.isExam) readImages();
-  else home();
+  else home(hash.startsWith("?") ? hash : "");
 }
 
 document.getElementById("help").addEventListener("click", help);
+// the address is the page's own: a link to #main would take the exam out of it
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 // files that miss the place for them would replace the page
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 window.addEventListener("hashchange", show);

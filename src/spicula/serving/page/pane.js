@@ -1,7 +1,7 @@
 // One view of an exam: its picture, fetched as large as it is shown, and where it lies on its canvas.
 import { fetched } from "./api.js";
+import { decoded } from "./decoders.js";
 import { make } from "./dom.js";
-import { decode } from "./png.js";
 import { rendererOf } from "./render.js";
 
 /** Longest sides that the service makes pictures at. */
@@ -90,7 +90,7 @@ export class Pane {
   }
 
   async fetch(path) {
-    return decode(await (await fetched(path, this.signal)).arrayBuffer());
+    return decoded(await (await fetched(path, this.signal)).arrayBuffer());
   }
 
   /** Fit the canvas to its place on the screen; return its size in pixels. */

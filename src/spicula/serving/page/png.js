@@ -52,14 +52,19 @@ function unfiltered(raw, line, height, sample) {
 }
 
 function unfilter(kind, from, to, above, sample) {
-  const left = (at) => (at < sample ? 0 : to[at - sample]);
-  const corner = (at) => (at < sample ? 0 : above[at - sample]);
+  const length = to.length;
   if (kind === 0) to.set(from);
-  else if (kind === 1) for (let at = 0; at < to.length; at++) to[at] = from[at] + left(at);
-  else if (kind === 2) for (let at = 0; at < to.length; at++) to[at] = from[at] + above[at];
-  else if (kind === 3) for (let at = 0; at < to.length; at++) to[at] = from[at] + ((left(at) + above[at]) >> 1);
-  else if (kind === 4) for (let at = 0; at < to.length; at++) to[at] = from[at] + paeth(left(at), above[at], corner(at));
-  else throw new Error("this PNG has a filter that there is not");
+  else if (kind === 1) {
+    for (let at = 0; at < sample; at++) to[at] = from[at];
+    for (let at = sample; at < length; at++) to[at] = from[at] + to[at - sample];
+  } else if (kind === 2) for (let at = 0; at < length; at++) to[at] = from[at] + above[at];
+  else if (kind === 3) {
+    for (let at = 0; at < sample; at++) to[at] = from[at] + (above[at] >> 1);
+    for (let at = sample; at < length; at++) to[at] = from[at] + ((to[at - sample] + above[at]) >> 1);
+  } else if (kind === 4) {
+    for (let at = 0; at < sample; at++) to[at] = from[at] + above[at];
+    for (let at = sample; at < length; at++) to[at] = from[at] + paeth(to[at - sample], above[at], above[at - sample]);
+  } else throw new Error("this PNG has a filter that there is not");
 }
 
 function paeth(left, above, corner) {

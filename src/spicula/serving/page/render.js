@@ -1,14 +1,31 @@
-// Grey of 16 bits through window and level onto a canvas, with a heatmap over it: by WebGL 2, or slower without it.
+// Grey of 16 bits through window and level onto a canvas, with a heatmap over it: by WebGL 2 where a graphics processor
+// does it, by tables where there is none.
 //
 // A renderer has: image(image), heat(heat or null), draw(boxes, look), free().
 // image, heat: {width, height, pixels}, as png.js reads them.
 // boxes: [{x, width, left, top, wide, high, overlay}], canvas pixels: a part of the canvas, and where the image lies.
 // look: {low, high, invert, flip, opacity, color}; low is black, high is white; color is [red, green, blue], 0 to 1.
+import { byTables } from "./tables.js";
+
+/** What draws in software calls itself so: Chromium's and Firefox's, Mesa's, Windows'. */
+const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
 
 /** Return what draws on a canvas. */
 export function rendererOf(canvas) {
-  const gl = canvas.getContext("webgl2", { antialias: false, alpha: false });
-  return gl ? fast(gl) : slow(canvas.getContext("2d", { alpha: false }));
+  const gl = hasProcessor() ? canvas.getContext("webgl2", { antialias: false, alpha: false }) : null;
+  return gl ? byProcessor(gl) : byTables(canvas.getContext("2d", { alpha: false }));
+}
+
+let known = null;
+
+/** Whether WebGL 2 is there and a graphics processor behind it: a browser does not count its own software as a caveat. */
+function hasProcessor() {
+  if (known !== null) return known;
+  const gl = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+  const more = gl?.getExtension("WEBGL_debug_renderer_info");
+  known = gl !== null && !SOFTWARE.test(gl.getParameter(more ? more.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return known;
 }
 
 const CORNERS = `#version 300 es
@@ -46,7 +63,7 @@ void main() {
   result = vec4(mix(vec3(shade), layer.rgb, over), 1);
 }`;
 
-function fast(gl) {
+function byProcessor(gl) {
   const program = gl.createProgram();
   for (const [kind, text] of [[gl.VERTEX_SHADER, CORNERS], [gl.FRAGMENT_SHADER, PIXEL]]) {
     const shader = gl.createShader(kind);
@@ -96,38 +113,4 @@ function fast(gl) {
     },
     free: () => gl.getExtension("WEBGL_lose_context")?.loseContext(),
   };
-}
-
-function slow(context) {
-  let image = null, heat = null;
-  return {
-    image: (one) => { image = one; },
-    heat: (one) => { heat = one; },
-    draw: (boxes, look) => { for (const box of boxes) context.putImageData(drawn(image, heat, box, look, context.canvas.height), box.x, 0); },
-    free() {},
-  };
-}
-
-function drawn(image, heat, box, look, height) {
-  const made = new ImageData(box.width, height), to = made.data, gain = 255 / (look.high - look.low);
-  const reds = look.color.map((value) => 255 * value);
-  const column = (x, width) => {
-    const u = (x + box.x + 0.5 - box.left) / box.wide;
-    return u < 0 || u >= 1 ? -1 : Math.floor((look.flip ? 1 - u : u) * width);
-  };
-  const columns = Int32Array.from({ length: box.width }, (_, x) => column(x, image.width));
-  const heats = heat && Int32Array.from({ length: box.width }, (_, x) => column(x, heat.width));
-  for (let y = 0, at = 0; y < height; y++) {
-    const v = (y + 0.5 - box.top) / box.high, isIn = v >= 0 && v < 1;
-    const row = Math.floor(v * image.height) * image.width, hot = heat ? Math.floor(v * heat.height) * heat.width : 0;
-    for (let x = 0; x < box.width; x++, at += 4) {
-      const isInside = isIn && columns[x] >= 0, value = isInside ? image.pixels[row + columns[x]] : 0;
-      let shade = Math.min(255, Math.max(0, (value - look.low) * gain));
-      if (look.invert) shade = 255 - shade;
-      const over = heat && box.overlay && value > 0 ? (heat.pixels[hot + heats[x]] / 255) * look.opacity : 0;
-      for (let band = 0; band < 3; band++) to[at + band] = shade + (reds[band] - shade) * over;
-      to[at + 3] = 255;
-    }
-  }
-  return made;
 }

@@ -1,8 +1,12 @@
 // The controls above the views: they change how the viewer looks, and follow it.
 import { make } from "./dom.js";
 
-/** Return the toolbar of a viewer, and a function that brings it in line with how the viewer looks. */
-export function toolbar(viewer) {
+/**
+ * Return the toolbar of a viewer, and a function that brings it in line with how the viewer looks.
+ * @param {Viewer} viewer is changed
+ * @param {(() => void)|null} full shows it on the whole screen, and back
+ */
+export function toolbar(viewer, full) {
   const followers = [];
   const add = (element, follow) => { followers.push(() => follow(viewer.look)); return element; };
   const switching = (text, name) => {
@@ -36,13 +40,15 @@ export function toolbar(viewer) {
     choice("Dragging", "tool", { window: "Drag: window", move: "Drag: move" }, (tool) => viewer.set({ tool })),
     make("div.choice", { role: "group", "aria-label": "Zoom" },
       make("button", { type: "button", "aria-label": "Zoom out", onclick: () => viewer.zoom(-1) }, "−"),
-      make("button", { type: "button", "aria-label": "Zoom in", onclick: () => viewer.zoom(1) }, "+")),
+      make("button", { type: "button", "aria-label": "Zoom in", onclick: () => viewer.zoom(1) }, "+"),
+      make("button", { type: "button", title: "A pixel of the images on each of the screen, and back", onclick: () => viewer.actual() }, "1:1")),
     make("button", { type: "button", onclick: () => viewer.reset() }, "Reset"),
     hasMaps ? make("div.maps", { role: "group", "aria-label": "Heatmap" },
       switching("Heatmap", "hasHeat"),
       choice("Heatmap of", "target", { malignant: "Malignant", benign: "Benign" }, (target) => viewer.set({ target })),
       add(make("label.number", {}, "Opacity", opacity), (look) => { opacity.value = look.opacity; }),
-      switching("Side by side", "isBeside")) : make("p.quiet", {}, "No heatmaps"));
+      switching("Side by side", "isBeside")) : make("p.quiet", {}, "No heatmaps"),
+    full ? make("button", { type: "button", onclick: full }, "Full screen") : null);
   return [bar, () => followers.forEach((follow) => follow())];
 }
 
@@ -59,7 +65,7 @@ export function actions(viewer) {
   return {
     ...Object.fromEntries(["auto", "full", "dense", "fat"].map((name) => [name, () => viewer.preset(name)])),
     ...(has ? maps : {}),
-    invert: toggle("invert"), reset: () => viewer.reset(), alone: () => viewer.alone(),
+    invert: toggle("invert"), actual: () => viewer.actual(), reset: () => viewer.reset(), alone: () => viewer.alone(),
     all: () => viewer.set({ shown: "all" }), cc: () => viewer.set({ shown: "CC" }), mlo: () => viewer.set({ shown: "MLO" }),
     closer: () => viewer.zoom(1), farther: () => viewer.zoom(-1),
     left: move(-40, 0), right: move(40, 0), up: move(0, -40), down: move(0, 40),

@@ -1,8 +1,10 @@
 // The four views as they hang: R-CC, L-CC, R-MLO, L-MLO, backs together, under one window, one zoom and one heatmap.
 import { make } from "./dom.js";
+import { follow } from "./gestures.js";
 import { Pane } from "./pane.js";
 
-const MOST_ZOOM = 32, STEP = 1.25;
+/** One pixel may become so large, and any image so much larger than it fits. */
+const MOST_SCALE = 16, MOST_ZOOM = 4, STEP = 1.25;
 /** The heatmaps' colors, those of the report. */
 const COLORS = { malignant: [1, 0.16, 0.16], benign: [0.1, 0.8, 0.3] };
 /** From which part of the breast's pixels to which: black and white. */
@@ -15,12 +17,14 @@ export class Viewer {
    * @param {object[]} images as /v1/exams/ID answers them, in hanging order
    * @param {AbortSignal} signal ends it
    * @param {(look: object) => void} told called with how it looks, whenever that changes
+   * @param {(scale: number) => void} drawn called with the pixels of the screen that one of the images has, after drawing
    */
-  constructor(images, signal, told) {
+  constructor(images, signal, told, drawn) {
     this.told = told;
+    this.drawn = drawn;
     this.look = {
       low: 0, high: 65535, invert: false, zoom: 1, depth: 0, down: 0, preset: "auto", tool: "window",
-      hasHeat: images.some((image) => image.links.heatmap_malignant), target: "malignant", opacity: 0.6,
+      hasHeat: images.some((image) => image.links.heatmap_malignant), target: "malignant", opacity: 0.5,
       isBeside: false, shown: "all",
     };
     this.isDue = false;
@@ -29,12 +33,13 @@ export class Viewer {
     this.panes = views.map((view) => new Pane(images.filter((image) => image.view === view), signal, () => this.arrived()));
     this.element = make("div.hanging", { role: "group", "aria-label": "Views, right breast left, backs together" },
       ["CC", "MLO"].map((name) => this.pair(name)));
-    for (const pane of this.panes) this.listen(pane);
+    for (const pane of this.panes) follow(this, pane);
     const observer = new ResizeObserver(() => this.draw());
     observer.observe(this.element);
     signal.addEventListener("abort", () => {
       observer.disconnect();
       for (const pane of this.panes) pane.free();
+      this.panes = [];
     });
   }
 
@@ -87,14 +92,29 @@ export class Viewer {
   zoom(steps, pane = this.panes.find((one) => !one.element.hidden), point = null) {
     const { width } = pane.fit(), { zoom, depth, down, isBeside } = this.look;
     const { across, below } = point ?? { across: width / (isBeside ? 4 : 2), below: 0 };
-    const next = clamp(zoom * STEP ** steps, 1, MOST_ZOOM), scale = this.scale();
-    const after = (scale / zoom) * next;
+    const scale = this.scale(), fitting = scale / zoom;
+    if (!Number.isFinite(scale)) return;
+    const next = clamp(zoom * STEP ** steps, 1, Math.max(MOST_ZOOM, MOST_SCALE / fitting));
+    const after = fitting * next;
     this.place(next, depth + across / scale - across / after, down + below / scale - below / after);
+  }
+
+  /** Return how many steps of zoom make things so many times as large. */
+  steps(times) {
+    return Math.log(times) / Math.log(STEP);
+  }
+
+  /** Show a pixel of the images on each of the screen, or what fits again. */
+  actual() {
+    const scale = this.scale();
+    if (Math.abs(scale - 1) < 1e-6) this.place(1, 0, 0);
+    else this.zoom(this.steps(1 / scale));
   }
 
   /** Move all images, in canvas pixels: away from the chest wall, and down. */
   move(across, below) {
     const scale = this.scale();
+    if (!Number.isFinite(scale)) return;
     this.place(this.look.zoom, this.look.depth - across / scale, this.look.down - below / scale);
   }
 
@@ -107,6 +127,7 @@ export class Viewer {
     });
   }
 
+  /** Return how many pixels of the canvas one of the images has. */
   scale() {
     const visible = this.panes.filter((pane) => !pane.element.hidden && pane.stored);
     return Math.min(...visible.map((pane) => pane.fitting(this.look.isBeside))) * this.look.zoom;
@@ -129,6 +150,7 @@ export class Viewer {
       if (!this.isSet && this.panes.some((pane) => pane.picture)) this.window(...this.middle());
       const scale = this.scale();
       for (const pane of this.panes) if (!pane.element.hidden) pane.draw({ ...this.look, color: COLORS[this.look.target] }, scale);
+      this.drawn(scale);
     });
   }
 
@@ -144,48 +166,6 @@ export class Viewer {
     for (const { first } of this.panes) if (first) for (const value of first.pixels) counts[value] += 1;
     counts[0] = 0;
     return counts;
-  }
-
-  listen(pane) {
-    const fingers = new Map();
-    const { element } = pane;
-    const span = () => {
-      const [a, b] = [...fingers.values()];
-      return {
-        apart: Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY),
-        clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2,
-      };
-    };
-    const side = pane.isRight ? -1 : 1;
-    element.addEventListener("pointerdown", (event) => {
-      if (event.target.closest("button")) return;
-      element.setPointerCapture(event.pointerId);
-      fingers.set(event.pointerId, event);
-      element.focus({ preventScroll: true });
-    });
-    element.addEventListener("pointermove", (event) => {
-      const before = fingers.get(event.pointerId);
-      if (!before) return;
-      const pinch = fingers.size === 2 ? span() : null;
-      fingers.set(event.pointerId, event);
-      const { ratio } = pane.fit();
-      if (pinch) {
-        const now = span();
-        this.move((now.clientX - pinch.clientX) * ratio * side, (now.clientY - pinch.clientY) * ratio);
-        this.zoom(Math.log(now.apart / Math.max(1, pinch.apart)) / Math.log(STEP), pane, pane.point(now, this.look.isBeside));
-        return;
-      }
-      const x = event.clientX - before.clientX, y = event.clientY - before.clientY;
-      if (this.look.tool === "move" || event.shiftKey || event.buttons > 1) this.move(x * ratio * side, y * ratio);
-      else this.adjust(y / 300, Math.exp(x / 200));
-    });
-    for (const kind of ["pointerup", "pointercancel"]) element.addEventListener(kind, (event) => fingers.delete(event.pointerId));
-    element.addEventListener("contextmenu", (event) => event.preventDefault());
-    element.addEventListener("dblclick", () => this.alone(pane));
-    element.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      this.zoom(-Math.sign(event.deltaY), pane, pane.point(event, this.look.isBeside));
-    }, { passive: false });
   }
 
   /** Show one view alone, or all again. */
