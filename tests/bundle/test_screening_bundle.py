@@ -11,8 +11,8 @@ from small_bundle import SMALL, small_bundle
 
 from spicula import RESEARCH_NOTICE, bundle
 from spicula.bundle import screening, sealed
+from spicula.bundle.screening import ScreeningSettings, golden, writing
 from spicula.bundle.screening import format as layout
-from spicula.bundle.screening import writing
 from spicula.errors import SpiculaError, UsageError
 
 FILES = layout.names_of(layout.ROLES)
@@ -199,6 +199,47 @@ def test_a_networks_digest_hangs_on_that_network_alone(whole, tmp_path):
     wider = digests(settings=SMALL.model_copy(update={"cc": (64, 50)}))
     assert [one for one in layout.ROLES if wider[one] != first[one]] == ["image-only", "image-and-heatmaps"]
     assert digests(settings=SMALL.model_copy(update={"windows": 1})) == first
+
+
+def runner_of(loaded, graph):
+    session = onnxruntime.InferenceSession(loaded.graphs[graph])
+    names = [one.name for one in session.get_inputs()]
+    return lambda inputs: (session.run(None, dict(zip(names, one, strict=True)))[0] for one in inputs)
+
+
+def test_a_bundle_tells_what_its_graphs_answer_to_golden_inputs(whole, folder):
+    loaded = screening.load(whole)
+    assert set(loaded.info["golden"]["probabilities"]) == set(loaded.graphs)
+    for graph in loaded.graphs:
+        inputs = golden.inputs(graph, SMALL)
+        shape = (layout.CHANNELS[layout.role_of(graph)], *loaded.size_of(graph))
+        assert {one.shape[1:] for one in inputs.values()} == {shape}
+        assert all(-1 <= one.min() < 0.1 and 0.9 < one.max() <= 1 for one in inputs.values())
+        assert golden.check(loaded, graph, runner_of(loaded, graph)) < 1e-6
+    others = screening.load(small_bundle(folder.parent / "other", seed=3))
+    for graph in loaded.graphs:
+        with pytest.raises(SpiculaError, match=rf"self-test of {graph} failed") as caught:
+            golden.check(loaded, graph, runner_of(others, graph))
+        assert "\n" not in str(caught.value)
+
+
+def test_golden_inputs_are_the_published_windows_and_mostly_even_ground():
+    for graph in ("image-only.cc", "image-and-heatmaps.mlo"):
+        for one in golden.inputs(graph, ScreeningSettings()).values():
+            assert one.shape[2:] in ((2677, 1942), (2974, 1748))
+            assert np.count_nonzero(one[0, 0]) < 0.01 * one[0, 0].size
+
+
+def test_a_bundle_without_golden_answers_is_read_and_not_tested(folder):
+    info = json.loads((folder / "bundle.json").read_text())
+    told = info.pop("golden")
+    (folder / "bundle.json").write_text(sealed.seal(info))
+    loaded = screening.load(folder)
+    assert golden.check(loaded, "patch", runner_of(loaded, "image-only.cc")) is None
+    del told["probabilities"]["patch"]
+    rewrite(folder, golden=told)
+    with pytest.raises(SpiculaError, match="golden answers of other graphs"):
+        screening.load(folder)
 
 
 def test_small_networks_answer_for_what_they_see(whole):

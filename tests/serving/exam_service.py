@@ -1,5 +1,6 @@
 """A service with a small four-view classifier, as a process of its own: sent exams, watched, killed."""
 
+import io
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pydicom
 
 EXAMS_TESTS = Path(__file__).parent.parent / "exams"
 sys.path.insert(0, str(EXAMS_TESTS))
@@ -20,6 +22,7 @@ from small_exams import NAMES, breast, small_exam, small_exams  # noqa: E402
 
 from spicula.bundle.screening import ScreeningSettings  # noqa: E402
 from spicula.convert import png  # noqa: E402
+from spicula.phantoms import make_exams  # noqa: E402
 
 __all__ = ["NAMES", "breast", "png", "small_bundle", "small_exam", "small_exams"]
 
@@ -29,6 +32,8 @@ PHANTOM_SETTINGS = ScreeningSettings(
     cc=(220, 160), mlo=(240, 150), erosions=6, buffer=6, patch=64, stride=60, shift=8, resize=8, windows=2
 )
 FINISHED = ("done", "refused", "failed")
+#: Of a phantom study: its images, and what is made of them (a report, and of each image a capture and a segmentation).
+IMAGES, RESULTS = 4, 9
 
 
 class Running:
@@ -103,6 +108,65 @@ def running(*arguments):
         yield service
     finally:
         service.kill()
+
+
+def phantom_studies(folder, count, seed):
+    """Return folders of phantom exams as DICOM."""
+    made = make_exams(folder, count, seed=seed, size=(320, 260), jobs=1, prevalence=1.0)
+    return sorted(made.glob("phantom-*"))
+
+
+def phantom_bundle(folder, **options):
+    """Return a bundle for phantoms, which states a threshold of heatmaps."""
+    return small_bundle(folder, **{"settings": PHANTOM_SETTINGS, "heatmap_threshold": 0.3, **options})
+
+
+@contextmanager
+def running_for_phantoms(folder, *options):
+    """Run a service for phantoms in an empty folder."""
+    with running(folder / "ws", phantom_bundle(folder / "bundle"), *options) as service:
+        yield service
+
+
+def files_of(study):
+    return sorted(study.glob("*.dcm"))
+
+
+def uid_of(study):
+    return str(pydicom.dcmread(files_of(study)[0]).StudyInstanceUID)
+
+
+def as_bytes(dataset):
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=False)
+    return stream.getvalue()
+
+
+def found_in(service, study):
+    """What a search finds in the study of a folder."""
+    return service.client.get(f"/dicomweb/studies/{uid_of(study)}/instances").json()
+
+
+def wait_for_results(service, study, count=IMAGES + RESULTS):
+    """Wait until a study has its images and the results of its exam, and return what a search finds."""
+    service.wait(lambda: len(found_in(service, study)) >= count)
+    return found_in(service, study)
+
+
+def body_of(*parts, boundary="B", head="Content-Type: application/dicom"):
+    sections = [f"--{boundary}\r\n{head}\r\n\r\n".encode() + part + b"\r\n" for part in parts]
+    return b"".join(sections) + f"--{boundary}--\r\n".encode()
+
+
+def push(service, body, path="/dicomweb/studies", kind='multipart/related; type="application/dicom"; boundary=B'):
+    return service.client.post(path, content=body, headers={"Content-Type": kind})
+
+
+def push_study(service, study):
+    """Push the study of a folder, and return its UID."""
+    answer = push(service, body_of(*(path.read_bytes() for path in files_of(study))))
+    assert answer.status_code == 200, answer.text
+    return uid_of(study)
 
 
 def scores(predictions):

@@ -21,49 +21,38 @@ pytest.importorskip("fastapi", reason="the service needs the extra serve")
 pytest.importorskip("pynetdicom", reason="C-STORE needs the extra serve")
 
 import pynetdicom
-from exam_service import PHANTOM_SETTINGS, running, small_bundle
+from exam_service import (
+    IMAGES,
+    RESULTS,
+    files_of,
+    found_in,
+    phantom_studies,
+    running_for_phantoms,
+    wait_for_results,
+)
 
 from spicula.errors import UsageError
-from spicula.phantoms import make_exams
 from spicula.serving.dicomweb import peers
 from spicula.serving.settings import ServeSettings
 
 TITLE = "READER"
-IMAGES, RESULTS = 4, 9
 
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """Folders of phantom exams as DICOM."""
-    folder = make_exams(tmp_path_factory.mktemp("studies"), 5, seed=8, size=(320, 260), jobs=1, prevalence=1.0)
-    return sorted(folder.glob("phantom-*"))
+    return phantom_studies(tmp_path_factory.mktemp("studies"), 5, seed=8)
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     """A service that listens for C-STORE as well."""
-    folder = tmp_path_factory.mktemp("service")
-    bundle = small_bundle(folder / "bundle", settings=PHANTOM_SETTINGS, heatmap_threshold=0.3)
     options = ("--dicom-port", "0", "--ae-title", TITLE, "--limit", f"image-bytes={2**20}")
-    with running(folder / "ws", bundle, *options) as service:
+    with running_for_phantoms(tmp_path_factory.mktemp("service"), *options) as service:
         yield service
 
 
 def port_of(service):
     return int(re.findall(r"C-STORE as \w+ at 127.0.0.1 port (\d+)", service.text())[-1])
-
-
-def files_of(folder):
-    return sorted(folder.glob("*.dcm"))
-
-
-def found_in(service, folder):
-    study = pydicom.dcmread(files_of(folder)[0]).StudyInstanceUID
-    return service.client.get(f"/dicomweb/studies/{study}/instances").json()
-
-
-def wait_for_results(service, folder):
-    service.wait(lambda: len(found_in(service, folder)) == IMAGES + RESULTS)
 
 
 def send(service, datasets, title=TITLE):
@@ -170,10 +159,9 @@ def test_who_may_send():
 
 @pytest.mark.slow
 def test_a_peer_that_is_not_on_the_list_is_refused(tmp_path, studies):
-    bundle = small_bundle(tmp_path / "bundle", settings=PHANTOM_SETTINGS)
     options = ("--dicom-port", "0", "--ae-title", TITLE, "--dicom-peer", "SENDER@127.0.0.1")
     datasets = [pydicom.dcmread(path) for path in files_of(studies[4])[:1]]
-    with running(tmp_path / "ws", bundle, *options) as service:
+    with running_for_phantoms(tmp_path, *options) as service:
         assert send(service, datasets) == [0]
         call = ["127.0.0.1", str(port_of(service)), "-aec", TITLE, "-aet", "STRANGER"]
         command = [sys.executable, "-m", "pynetdicom", "echoscu", *call]
@@ -248,8 +236,7 @@ def post(client, path, **options):
 @pytest.mark.parametrize("way", ["stow", "c-store"])
 def test_orthanc_sends_an_exam_and_has_its_results(orthanc, service, tmp_path, way):
     seed = {"stow": 21, "c-store": 22}[way]
-    folder = make_exams(tmp_path / "study", 1, seed=seed, size=(320, 260), jobs=1, prevalence=1.0)
-    study = next(folder.glob("phantom-*"))
+    (study,) = phantom_studies(tmp_path / "study", 1, seed=seed)
     files = files_of(study)
     uid = str(pydicom.dcmread(files[0]).StudyInstanceUID)
     parent = {post(orthanc, "/instances", content=path.read_bytes())["ParentStudy"] for path in files}.pop()

@@ -21,6 +21,8 @@ import bundle_maker
 from exam_service import Running, is_alive, running, scores, small_bundle, small_exam, small_exams
 
 from spicula import exams
+from spicula.bundle import sealed
+from spicula.errors import UsageError
 from spicula.exams import models
 from spicula.exams.ledger import Ledger
 from spicula.serving import exam_desk
@@ -246,6 +248,9 @@ def test_a_full_queue_is_answered_and_a_waiting_exam_can_be_withdrawn(tmp_path, 
         assert service.client.delete(f"/v1/exams/{second}").status_code == 204
         assert service.client.get(f"/v1/exams/{second}").status_code == 404
         third = service.send_folder(folders[2])
+        Incoming(place_of(str(tmp_path / "ws"))).take(1)
+        refused = service.client.delete(f"/v1/exams/{first}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "running")
         os.kill(runner, signal.SIGCONT)
         assert service.finished(first)["status"] == service.finished(third)["status"] == "done"
         again = service.send_folder(folders[1])
@@ -291,6 +296,14 @@ def test_a_service_whose_bundle_is_damaged_says_so_and_ends(tmp_path, bundle):
     weights = next(path for path in bundle.iterdir() if path.suffix == ".onnx")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(AssertionError, match=weights.name):
+        Running(tmp_path / "ws", bundle)
+
+
+def test_a_service_whose_model_answers_otherwise_than_its_bundle_says_is_never_ready(tmp_path, bundle):
+    info = json.loads((bundle / "bundle.json").read_text())
+    info["golden"]["probabilities"]["image-only.mlo"][0][0] += 0.01
+    (bundle / "bundle.json").write_text(sealed.seal(info))
+    with pytest.raises(AssertionError, match=r"self-test of image-only\.mlo failed"):
         Running(tmp_path / "ws", bundle)
 
 
@@ -359,9 +372,9 @@ def accepted_again(exam, is_queued):
 def test_exams_are_taken_in_the_order_in_which_they_came(tmp_path, incoming):
     ids = [accept(tmp_path, incoming, seed).exam for seed in range(4)]
     assert [entry.exam for entry in incoming.take(3)] == ids[:3]
-    assert not incoming.withdraw(ids[0]), "it is being run"
-    assert incoming.withdraw(ids[3])
-    assert not incoming.withdraw(ids[3])
+    assert not incoming.remove(ids[0]), "it is being run"
+    assert incoming.remove(ids[3])
+    assert incoming.description(ids[3]) == {}
     assert [entry.exam for entry in incoming.take(9)] == ids[:3]
     with pytest.raises(FullError):
         accept(tmp_path, incoming, 5, most=3)
@@ -396,3 +409,10 @@ def test_without_the_extra_a_model_of_mammograms_answers_single_images_alone(tmp
     asyncio.run(exam_desk.start(service))
     assert service.parts == {}
     assert not (tmp_path / "ws").exists()
+
+
+def test_images_are_not_listened_for_where_nothing_reads_them(tmp_path):
+    bundle_maker.make(tmp_path / "bundle")
+    service = Service(ServeSettings((tmp_path / "bundle",), workspace=str(tmp_path / "ws"), dicom_port=0))
+    with pytest.raises(UsageError, match="--dicom-port needs a model of mammograms"):
+        asyncio.run(exam_desk.start(service))

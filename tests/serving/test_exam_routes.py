@@ -16,10 +16,11 @@ pytest.importorskip("fastapi", reason="the service needs the extra serve")
 
 from exam_service import (
     NAMES,
-    PHANTOM_SETTINGS,
     breast,
+    phantom_studies,
     png,
     running,
+    running_for_phantoms,
     scores,
     small_bundle,
     small_exam,
@@ -28,7 +29,6 @@ from exam_service import (
 
 from spicula import RESEARCH_NOTICE
 from spicula.cli import main
-from spicula.phantoms import make_exams
 
 VIEWS = ("R-CC", "L-CC", "R-MLO", "L-MLO")
 ONE_WORKER = ("--cpu-workers", "1", "--model-workers", "1", "--streams", "1")
@@ -46,17 +46,14 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     """A service with a bundle for phantoms, which states a threshold of heatmaps."""
-    folder = tmp_path_factory.mktemp("phantoms")
-    bundle = small_bundle(folder / "bundle", settings=PHANTOM_SETTINGS, heatmap_threshold=0.3)
-    with running(folder / "ws", bundle) as service:
+    with running_for_phantoms(tmp_path_factory.mktemp("phantoms")) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """One phantom exam as DICOM."""
-    folder = make_exams(tmp_path_factory.mktemp("study"), 1, seed=3, size=(320, 260), jobs=1, prevalence=1.0)
-    return next(folder.glob("phantom-*"))
+    return phantom_studies(tmp_path_factory.mktemp("study"), 1, seed=3)[0]
 
 
 def reported(service, exam):
@@ -391,7 +388,25 @@ def test_what_an_exam_has_not_is_a_problem(small, tmp_path):
     assert small.get(refused, "views/L-CC/image").json()["code"] == "no-crop"
     assert small.get(refused, "views/L-CC/image?part=whole").status_code == 200
     assert small.get(refused, "views/L-CC/heatmap").json()["code"] == "no-heatmap"
-    assert small.client.delete(f"/v1/exams/{refused}").json()["code"] == "not-waiting"
+
+
+def test_an_exam_that_is_removed_is_gone_and_its_images_are_another_exam(small, tmp_path):
+    folder = small_exam_of(tmp_path, 12)
+    exam = small.send_folder(folder)
+    before = small.finished(exam)
+    assert small.get(exam, "report.html").status_code == 200
+    assert small.client.delete(f"/v1/exams/{exam}").status_code == 204
+    for path in (exam, f"{exam}/report.html", f"{exam}/views/L-CC/image"):
+        assert small.client.get(f"/v1/exams/{path}").status_code == 404
+    assert small.client.delete(f"/v1/exams/{exam}").json()["code"] == "no-exam"
+    assert exam not in small.client.get("/v1/exams", params={"limit": 200}).text
+    assert not list((small.workspace / "incoming").rglob(f"{exam}*"))
+    again = small.send_folder(folder)
+    assert again != exam
+    assert scores(small.finished(again)["predictions"]) == scores(before["predictions"])
+    from spicula.exams.ledger import Ledger
+
+    assert {exam, again} <= set(Ledger.open(small.workspace).read("exams")["exam_id"].to_pylist()), "it keeps both"
 
 
 def test_exams_are_listed_searched_and_sorted(small, tmp_path):

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypedDict
 
 from spicula import bundle as study_bundle
 from spicula.bundle import Bundle, screening
-from spicula.bundle.screening import ScreeningBundle, ScreeningSettings
+from spicula.bundle.screening import ScreeningBundle, ScreeningSettings, golden
 from spicula.convert import png
 from spicula.errors import RejectedImageError, SpiculaError
 from spicula.exams import manifests, reading
@@ -121,11 +121,11 @@ class Workbench:
         """Load all models of the run now, instead of when they are first needed.
 
         Raises:
-            SpiculaError: a model cannot be loaded.
+            SpiculaError: a model cannot be loaded, or does not answer its golden inputs as it should.
         """
         if self._setting["screening"] is not None:
             for graph in self._screening.graphs:
-                self._runner(graph)
+                golden.check(self._screening, graph, self._runner(graph), self._setting["precision"])
         for name in self._setting["own"]:
             self._own_bundle(name).session  # noqa: B018 - it is made when it is first looked at
 

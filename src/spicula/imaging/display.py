@@ -36,7 +36,7 @@ _TAGS = [
 ]
 
 
-def read_display(path: Path, frame: int = 0, bits: Literal[8, 16] = 16, window: int = 0) -> Pixels:
+def read_display(path: Path, frame: int = 0, bits: Literal[8, 16] = 16, window: int | Window = 0) -> Pixels:
     """Decode one image of a file to what a workstation shows.
 
     Grey DICOM images go through the pipeline: Modality LUT or rescale slope and intercept (PS3.3 C.11.1); VOI LUT or
@@ -48,7 +48,8 @@ def read_display(path: Path, frame: int = 0, bits: Literal[8, 16] = 16, window: 
         path: the file, which is only read.
         frame: which image, in files that hold several, from 0.
         bits: of the result, whose values use the whole range.
-        window: which of the alternatives of the file, from 0: first its VOI LUTs, then its windows.
+        window: which of the alternatives of the file, from 0: first its VOI LUTs, then its windows; or another window
+            in their place, over modality values.
 
     Returns:
         (H, W) grey, from black to white, or (H, W, 3) RGB; uint8 or uint16 as `bits` says.
@@ -85,11 +86,13 @@ def _stretch(array: np.ndarray, stored: int, bits: int) -> np.ndarray:
     return look_up(table, array.reshape(len(array), -1)).reshape(array.shape)
 
 
-def _table(dataset: "pydicom.Dataset", cells: Cells, is_monochrome1: bool, frame: int, window: int) -> np.ndarray:
+def _table(
+    dataset: "pydicom.Dataset", cells: Cells, is_monochrome1: bool, frame: int, window: int | Window
+) -> np.ndarray:
     """Return the brightness, 0 to 1, that each possible cell is shown with."""
     is_padding = _padding(dataset, cells)
     values, is_signed = _modality(dataset, cells, frame)
-    brightness = _voi(dataset, frame, window, is_signed)
+    brightness = window if isinstance(window, Window) else _voi(dataset, frame, window, is_signed)
     if brightness is None:
         brightness = _whole_range(values, cells, is_padding)
     shown = brightness(values)

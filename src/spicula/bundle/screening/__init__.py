@@ -114,8 +114,15 @@ def load(folder: Path) -> ScreeningBundle:
         where = ".".join(map(str, first["loc"]))
         raise SpiculaError(f"bundle refused: {folder / sealed.INFO}: settings.{where}: {first['msg']}") from None
     _check_roles(folder, set(info["networks"]))
+    _check_golden(folder, info)
     files_ = sealed.read_graphs(folder, info["files"])
     return ScreeningBundle(folder, info, settings, {name.removesuffix(sealed.GRAPH): files_[name] for name in files_})
+
+
+def _check_golden(folder: Path, info: Info) -> None:
+    graphs = {graph for role in info["networks"] for graph in layout.graphs_of(role)}
+    if "golden" in info and set(info["golden"]["probabilities"]) != graphs:
+        raise SpiculaError(f"bundle refused: {folder / sealed.INFO} has golden answers of other graphs than its own")
 
 
 def _check_roles(folder: Path, roles: set[str]) -> None:

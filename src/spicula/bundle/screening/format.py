@@ -1,7 +1,7 @@
 """The files of a screening bundle, and the content of its `bundle.json`. `bundle.sealed` has the checks."""
 
 from collections.abc import Collection
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -53,8 +53,20 @@ class Network(TypedDict):
 
 
 @closed
+class Golden(TypedDict):
+    """What the graphs answer to inputs that are made by a formula."""
+
+    inputs: str  # which formula
+    probabilities: dict[str, list[list[float]]]  # by graph: rows of its output
+    tolerance: float  # largest difference of a probability, in float32
+
+
+@closed
 class Info(TypedDict):
-    """The content of a screening bundle's `bundle.json`."""
+    """The content of a screening bundle's `bundle.json`.
+
+    What is not required came with a later version of spicula: older bundles go without.
+    """
 
     format: Literal[2]
     kind: Literal["screening"]
@@ -68,6 +80,7 @@ class Info(TypedDict):
     heatmap_threshold: float | None  # where a heatmap is at least this, its segmentation says malignant or benign
     licence: str  # of the weights
     networks: dict[str, Network]  # by role
+    golden: NotRequired[Golden]
     files: dict[str, FileRecord]
     digest: str
 

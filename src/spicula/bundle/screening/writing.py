@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from spicula import RESEARCH_NOTICE, __version__, files
-from spicula.bundle.screening import ScreeningBundle, load, model_card
+from spicula.bundle.screening import ScreeningBundle, golden, load, model_card
 from spicula.bundle.screening import format as layout
 from spicula.bundle.screening.format import Info, Network
 from spicula.bundle.screening.settings import ScreeningSettings
@@ -73,6 +73,9 @@ def write(
         files.write_text(folder / CARD, model_card.render(cast("Info", {**content, "files": listed})))
         listed[CARD] = record(folder / CARD)
         files.write_text(folder / INFO, seal({**content, "files": listed}))
+        verified = load(folder).graphs  # nothing of a graph is run before
+        recorded = golden.record(verified, settings)
+        files.write_text(folder / INFO, seal({**content, "golden": recorded, "files": listed}))
         load(folder)
 
     return load(write_folder(to, NAMES, fill))

@@ -16,8 +16,9 @@ from spicula.serving.service import Service
 if TYPE_CHECKING:
     from spicula.serving.dicomweb.archive import Archive
     from spicula.serving.dicomweb.listener import Listener
+    from spicula.serving.dicomweb.rendering import Rendering
 
-__all__ = ["archive_of", "close", "start"]
+__all__ = ["archive_of", "close", "forget", "rendering_of", "start"]
 
 _FOLDER = "dicom"
 
@@ -29,10 +30,12 @@ class _Room:
 
     def __init__(self, service: Service) -> None:
         from spicula.serving.dicomweb.archive import Archive
+        from spicula.serving.dicomweb.rendering import Rendering
         from spicula.serving.dicomweb.studies import Studies
 
         desk = exam_desk.desk_of(service)
         self.archive = Archive(desk.incoming.place / _FOLDER)
+        self.rendering = Rendering(service.spool.path, service.limits)
         self._studies = Studies(self.archive, desk)
         self._task: asyncio.Task[None] | None = None
         self._listener: Listener | None = None
@@ -52,6 +55,7 @@ class _Room:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self.rendering.close()
         self.archive.close()
 
 
@@ -80,15 +84,34 @@ async def close(service: Service) -> None:
         await room.close()
 
 
+async def forget(service: Service, exam: str) -> None:
+    """Remove the results of an exam that was removed from the studies that it was made of, which stay."""
+    room = service.parts.get("dicomweb")
+    if isinstance(room, _Room):
+        await asyncio.to_thread(room.archive.forget, exam)
+
+
 def archive_of(service: Service) -> "Archive":
     """Return the objects of a service.
 
     Raises:
         Problem: it takes none.
     """
+    return _room_of(service).archive
+
+
+def rendering_of(service: Service) -> "Rendering":
+    """Return what makes pictures of a service's objects.
+
+    Raises:
+        Problem: it takes none.
+    """
+    return _room_of(service).rendering
+
+
+def _room_of(service: Service) -> _Room:
     room = service.parts.get("dicomweb")
-    if room is None:
+    if not isinstance(room, _Room):
         exam_desk.desk_of(service)  # says why
         raise Problem(503, "starting", "models are loading; try again shortly", {"Retry-After": "1"})
-    archive: Archive = room.archive
-    return archive
+    return room

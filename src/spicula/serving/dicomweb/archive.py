@@ -111,6 +111,11 @@ class Archive:
         for digest in self.index.remove_results(study, kept):
             self.path(digest).unlink(missing_ok=True)
 
+    def forget(self, exam: str) -> None:
+        """Remove the results of an exam that is there no more; its study stays, and is no exam until it comes again."""
+        for study in self.index.forget(exam):
+            self.remove_results(study, [])
+
     def leaving(self, instance: Instance) -> Path:
         """Return a file with the bytes of an object, which may be moved away.
 

@@ -135,6 +135,11 @@ class Index:
             if known is not None:
                 if known != (found.content, study):
                     raise ConflictError
+                # a study whose exam was removed, or came to nothing, is tried again when it is sent again
+                base.execute(
+                    "UPDATE studies SET changed = ?, is_new = 1 WHERE study = ? AND exam = '' AND is_new = 0",
+                    (time.time(), study),
+                )
                 return False
             base.execute(f"INSERT INTO instances ({names}) VALUES ({', '.join('?' * len(values))})", values)
             if is_mammogram(found.keys) and not is_ours:
@@ -169,10 +174,18 @@ class Index:
                 (study.changed, exam, exam, study.uid),
             )
 
-    def settled(self, study: Study, stamp: int) -> None:
-        """Note of which result what is stored beside a study is."""
+    def forget(self, exam: str) -> list[str]:
+        """Note that an exam is there no more; return the studies that it was made of."""
         with self._changing() as base:
-            base.execute("UPDATE studies SET stamp = ? WHERE study = ? AND exam = ?", (stamp, study.uid, study.exam))
+            rows = base.execute("SELECT study FROM studies WHERE exam = ?", (exam,)).fetchall()
+            base.execute("UPDATE studies SET exam = '', stamp = 0 WHERE exam = ?", (exam,))
+            return [row[0] for row in rows]
+
+    def settled(self, study: Study, stamp: int) -> bool:
+        """Note of which result what is stored beside a study is; return False where it is of another exam by now."""
+        with self._changing() as base:
+            asked = "UPDATE studies SET stamp = ? WHERE study = ? AND exam = ?"
+            return bool(base.execute(asked, (stamp, study.uid, study.exam)).rowcount)
 
     def remove_results(self, study: str, kept: Sequence[str]) -> list[str]:
         """Remove results of a study that are no longer true.

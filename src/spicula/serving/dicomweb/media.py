@@ -42,7 +42,9 @@ class Range:
 
 
 def accepted(header: str) -> list[Range]:
-    """Return what an Accept header names, in its order; `*/*` where it is empty. What has q=0 is left out.
+    """Return what an Accept header names, what has the highest weight first; `*/*` where it is empty.
+
+    What has the weight q=0 is left out; of the same weight, the one that is named first comes first (RFC 9110 12.4.2).
 
     Raises:
         Problem: 400, it names too many.
@@ -54,9 +56,18 @@ def accepted(header: str) -> list[Range]:
     for word in words or ["*/*"]:
         name, options = parse_options_header(word)
         given = {key.decode("latin-1").lower(): value.decode("latin-1").strip() for key, value in options.items()}
-        if given.get("q", "1").strip("0.") or given.get("q") in ("", "1"):
-            found.append(Range(name.decode("latin-1").lower(), given))
-    return found
+        found.append((_weight(given.get("q", "")), Range(name.decode("latin-1").lower(), given)))
+    return [one for weight, one in sorted(found, key=lambda pair: -pair[0]) if weight]
+
+
+def related_type(one: Range) -> str | None:
+    """Return which parts a range of multipart/related takes, "*/*" for any; None where it is of another kind."""
+    return one.options.get("type", "*/*").lower() if one.name in (RELATED, "multipart/*") else None
+
+
+def matches(asked: str, kind: str) -> bool:
+    """Whether a range such as "image/*" takes in a media type."""
+    return asked in ("*/*", kind, f"{kind.partition('/')[0]}/*")
 
 
 def want(header: str, *offered: str) -> str:
@@ -67,7 +78,7 @@ def want(header: str, *offered: str) -> str:
     """
     for one in accepted(header):
         for name in offered:
-            if one.name in ("*/*", name, f"{name.partition('/')[0]}/*"):
+            if matches(one.name, name):
                 return name
     raise not_acceptable(*offered)
 
@@ -75,6 +86,14 @@ def want(header: str, *offered: str) -> str:
 def not_acceptable(*offered: str) -> Problem:
     """Return the problem of a client that accepts nothing of what there is."""
     return Problem(406, "not-acceptable", f"this comes as {' or '.join(offered)}; name that in Accept, or nothing")
+
+
+def _weight(text: str) -> float:
+    try:
+        weight = float(text or "1")
+    except ValueError:
+        return 1.0
+    return weight if 0 <= weight <= 1 else 1.0
 
 
 def new_boundary() -> str:

@@ -14,10 +14,12 @@ from spicula import files
 from spicula.errors import RejectedImageError
 from spicula.headers.dicom import Source, parse_dicom
 from spicula.headers.opening import opened
+from spicula.serving.dicomweb import bulk
 from spicula.silence import silence
 
 if TYPE_CHECKING:
     import pydicom
+    from pydicom.dataelem import RawDataElement
 
 #: What instances can be searched by, with their tags; in a text, of which the longest have 64 characters a component.
 KEYS: Mapping[str, str] = {
@@ -43,7 +45,7 @@ KEYS: Mapping[str, str] = {
     "SOPClassUID": "00080016",
     "InstanceNumber": "00200013",
 }
-#: Values that are larger are not part of the header here, in bytes of base64.
+#: Values that are larger are not part of the header: it names the way to them (`bulk`). In bytes of base64.
 _BULK_BYTES = 1024
 _BULK = "bulk"
 _UID_KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -60,7 +62,7 @@ class Found:
 
     Attributes:
         keys: value of each of `KEYS`; "" where there is none.
-        header: the elements up to the pixel data, as DICOM JSON, without large binary values.
+        header: the elements up to the pixel data, as DICOM JSON; large ones, and the pixels, with ways as in `bulk`.
         syntax: UID of its transfer syntax.
         content: SHA-256 over values and pixels: the same for a file that was only written anew on its way.
         view: "L-CC", "" where it is no mammogram, or its header names the view in another way.
@@ -93,7 +95,9 @@ def read(path: Path) -> Found:
                 raise
             except Exception as error:  # pydicom converts on access, and what it raises is not documented
                 raise RejectedImageError("DICOM whose header cannot be read") from error
-        pixels = _pixels(source, dataset.original_encoding)
+        pixels, pixels_vr = _pixels(source, dataset.original_encoding)
+    if pixels_vr:
+        header[bulk.PIXELS] = {"vr": pixels_vr, "BulkDataURI": bulk.PIXELS}
     keys = {keyword: _text(header.get(tag, {})) for keyword, tag in KEYS.items()}
     for keyword in _UID_KEYS:
         _uid(keys[keyword])
@@ -109,16 +113,28 @@ def is_mammogram(keys: Mapping[str, str]) -> bool:
 def _as_json(dataset: "pydicom.Dataset") -> dict[str, Any]:
     from pydicom.dataelem import RawDataElement
 
+    large = {}
     for tag in list(dataset.keys()):
-        raw = dataset.get_item(tag)
+        raw = dataset.get_item(tag, keep_deferred=True)  # else it is read now, and the stream moves
         if isinstance(raw, RawDataElement) and raw.value is None and raw.length:
+            vr = _vr(raw)
+            if vr != "SQ":
+                large[f"{int(tag):08X}"] = {"vr": vr, "BulkDataURI": _BULK}
             del dataset[tag]  # too long to be read
     made = dataset.to_json_dict(
         bulk_data_threshold=_BULK_BYTES, bulk_data_element_handler=lambda _: _BULK, suppress_invalid_tags=True
     )
-    cleaned: dict[str, Any] = _clean(made)
+    cleaned: dict[str, Any] = bulk.with_ways(_clean(made) | large, _BULK)
     json.dumps(cleaned, allow_nan=False)
     return cleaned
+
+
+def _vr(raw: "RawDataElement") -> str:
+    """Return the value representation of an element that was not read; UN where only its content would tell."""
+    from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+    vr = raw.VR or (dictionary_VR(raw.tag) if dictionary_has_tag(raw.tag) else "UN")
+    return vr if len(vr) == 2 else "UN"
 
 
 def _values(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,13 +156,9 @@ def _values(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _clean(value: Any) -> Any:
-    """Return a JSON value without bulk data, and with null for what is no number."""
+    """Return a JSON value with null for what is no number, and text that can be encoded."""
     if isinstance(value, dict):
-        return {
-            key: _clean(one)
-            for key, one in value.items()
-            if not (isinstance(one, dict) and one.get("BulkDataURI") == _BULK)
-        }
+        return {key: _clean(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_clean(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -156,14 +168,17 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _pixels(source: Source, encoding: tuple[bool | None, bool | None]) -> str:
-    """Return the SHA-256 of the pixel data, and see that all of it is there."""
+def _pixels(source: Source, encoding: tuple[bool | None, bool | None]) -> tuple[str, str]:
+    """Return the SHA-256 of the pixel data, and their value representation; see that all of it is there.
+
+    The latter is "" where there are none, or floating point numbers, which are not given out by themselves.
+    """
     implicit, little = encoding
     order = "<" if little else ">"
     head = source.stream.read(8 if implicit else 12)
     digest = hashlib.sha256()
     if not head:
-        return digest.hexdigest()
+        return digest.hexdigest(), ""
     if len(head) < (8 if implicit else 12) or struct.unpack(f"{order}HH", head[:4]) not in _PIXELS:
         raise RejectedImageError("DICOM with odd bytes after its header")
     begin, length = source.tell(), struct.unpack(f"{order}I", head[-4:])[0]
@@ -176,7 +191,9 @@ def _pixels(source: Source, encoding: tuple[bool | None, bool | None]) -> str:
     while length > 0 and (piece := source.stream.read(min(length, 2**20))):
         digest.update(piece)
         length -= len(piece)
-    return digest.hexdigest()
+    is_whole = struct.unpack(f"{order}HH", head[:4]) == _PIXELS[-1]
+    vr = "OW" if implicit else head[4:6].decode("latin-1")
+    return digest.hexdigest(), vr if is_whole and vr in ("OB", "OW", "UN") else ""
 
 
 def _check_fragments(source: Source) -> None:

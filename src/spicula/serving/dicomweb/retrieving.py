@@ -1,8 +1,9 @@
-"""WADO-RS: objects as they are stored, and frames of them as they are stored (PS3.18 section 10.4)."""
+"""WADO-RS: objects as they are stored, and frames as they are stored or as clients ask (PS3.18 section 10.4)."""
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,12 +17,29 @@ _PIECE = 2**20
 _MOST_FRAMES = 200  # of one request
 _SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
+#: What uncompressed frames are told as, and what is meant where bytes are asked for and no syntax (PS3.18 8.7.3.5.2).
+_EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 #: Syntaxes whose frames are told as Explicit VR Little Endian: they differ in the header alone.
 _NATIVE = {
-    "1.2.840.10008.1.2": "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2.1": "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2.1.99": "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2": _EXPLICIT_LITTLE,
+    "1.2.840.10008.1.2.1": _EXPLICIT_LITTLE,
+    "1.2.840.10008.1.2.1.99": _EXPLICIT_LITTLE,
 }
+
+
+@dataclass(frozen=True)
+class FrameForm:
+    """In which form frames are given out.
+
+    Attributes:
+        kind: Content-Type of each.
+        is_single: the one frame comes without parts around it.
+        is_decoded: it is to be decompressed.
+    """
+
+    kind: str
+    is_single: bool
+    is_decoded: bool
 
 
 def check_accepted(header: str, instances: Sequence[Instance]) -> bool:
@@ -67,33 +85,49 @@ async def pieces(path: Path) -> AsyncIterator[bytes]:
         stream.close()
 
 
-def frame_type(header: str, syntax: str) -> str:
-    """Return the Content-Type of the parts that frames come in.
+def frame_form(header: str, syntax: str, count: int) -> FrameForm:
+    """Return in which form frames are given out.
 
     Args:
         header: Accept of the request.
         syntax: in which the object is stored.
+        count: how many frames are asked for.
 
     Raises:
-        Problem: 406, the client does not accept it.
+        Problem: 406, there is no form that the client accepts.
     """
-    native = _NATIVE.get(syntax)
-    stored = media.BYTES if native else media.FRAMES.get(syntax)
-    if syntax == _BIG_ENDIAN or stored is None:
-        raise Problem(406, "not-acceptable", "frames of this transfer syntax are not given out; retrieve the object")
+    stored = media.BYTES if syntax in _NATIVE else media.FRAMES.get(syntax)
     for one in media.accepted(header):
-        asked = one.options.get("type", "*/*").lower() if one.name == media.RELATED else one.name
-        wanted = one.options.get("transfer-syntax", "*")
-        is_syntax = wanted in ("*", syntax, native)
-        # with any transfer syntax viewers ask for bytes, and read from the part which they are
-        is_bytes = asked == media.BYTES and (native is not None or "transfer-syntax" in one.options)
-        if is_syntax and (asked in ("*/*", "multipart/*", "image/*" if not native else "", stored) or is_bytes):
-            return f"{media.BYTES if is_bytes else stored}; transfer-syntax={native or syntax}"
+        asked = media.related_type(one)
+        is_single = asked is None and one.name != "*/*"
+        if is_single and count > 1:
+            continue
+        kind = _frame_kind(asked or one.name, one.options.get("transfer-syntax"), syntax, stored)
+        if kind is not None:
+            is_decoded = syntax not in _NATIVE and kind.endswith(f"={_EXPLICIT_LITTLE}")
+            return FrameForm(kind, is_single, is_decoded)
+    offered = f'type="{media.BYTES}"' if stored in (None, media.BYTES) else f'type="{stored}"; transfer-syntax=*'
     raise Problem(
         406,
         "not-acceptable",
-        f'frames of this object come as they are stored: Accept: multipart/related; type="{stored}"; transfer-syntax=*',
+        f"frames of this object come with Accept: {media.RELATED}; {offered}; one alone also without {media.RELATED}",
     )
+
+
+def _frame_kind(asked: str, wanted: str | None, syntax: str, stored: str | None) -> str | None:
+    """Return the Content-Type for a range of media types, and the transfer syntax in it; None where it does not fit."""
+    plain = f"{media.BYTES}; transfer-syntax={_EXPLICIT_LITTLE}"
+    if syntax in _NATIVE:
+        is_syntax = wanted in (None, "*", syntax, _EXPLICIT_LITTLE)
+        return plain if is_syntax and media.matches(asked, media.BYTES) else None
+    if wanted == _EXPLICIT_LITTLE or (wanted is None and asked == media.BYTES) or syntax == _BIG_ENDIAN:
+        is_syntax = wanted in (None, "*", _EXPLICIT_LITTLE)
+        return plain if is_syntax and media.matches(asked, media.BYTES) else None
+    if stored is None or wanted not in (None, "*", syntax):
+        return None
+    if asked == media.BYTES:  # with any transfer syntax viewers ask for bytes, and read from the part which they are
+        return f"{media.BYTES}; transfer-syntax={syntax}"
+    return f"{stored}; transfer-syntax={syntax}" if media.matches(asked, stored) else None
 
 
 def frame_numbers(text: str) -> list[int]:
@@ -125,8 +159,7 @@ def frame(path: Path, number: int) -> bytes:
     try:
         with open_pixels(path, _SIZES) as pixels:
             rows, columns, samples, bits, frames = (int(pixels.dataset.get(key) or 1) for key in _SIZES)
-            if not 1 <= number <= frames:
-                raise Problem(404, "no-frame", "the object has no such frame")
+            check_there(number, frames)
             if pixels.length is None:
                 return read_frame(pixels.stream, pixels.size, number - 1, frames)
             size = rows * columns * samples * bits
@@ -137,19 +170,51 @@ def frame(path: Path, number: int) -> bytes:
         raise Problem(409, "no-pixels", "the object has no pixel data, or what there is is damaged") from None
 
 
-async def frames(boundary: str, path: Path, numbers: Sequence[int], kind: str) -> AsyncIterator[bytes]:
+async def frames(
+    boundary: str, first: bytes, numbers: Sequence[int], kind: str, get: Callable[[int], Awaitable[bytes]]
+) -> AsyncIterator[bytes]:
     """Yield the body of an answer with frames, one in memory at a time.
 
     Args:
         boundary: between them.
-        path: of the object.
-        numbers: of the frames, from 1.
+        first: the first of them.
+        numbers: of all of them, from 1.
         kind: Content-Type of each.
+        get: returns a frame by its number.
     """
-    for number in numbers:
+    for place, number in enumerate(numbers):
+        content = await get(number) if place else first
         yield f"\r\n--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode()
-        yield await asyncio.to_thread(frame, path, number)
+        yield content
     yield f"\r\n--{boundary}--\r\n".encode()
+
+
+def check_there(number: int, frames: int) -> None:
+    """See that an object has a frame.
+
+    Raises:
+        Problem: 404, it has not.
+    """
+    if not 1 <= number <= frames:
+        raise Problem(404, "no-frame", "the object has no such frame")
+
+
+def pixels(path: Path) -> bytes:
+    """Return uncompressed pixel data as they are stored.
+
+    Raises:
+        Problem: 409, there are none, or they are damaged.
+    """
+    try:
+        with open_pixels(path, _SIZES) as element:
+            return element.stream.read(element.length or 0)
+    except RejectedImageError:
+        raise Problem(409, "no-pixels", "the object has no pixel data, or what there is is damaged") from None
+
+
+def is_native(syntax: str) -> bool:
+    """Whether a transfer syntax has uncompressed pixels, little endian."""
+    return syntax in _NATIVE
 
 
 def _bits(stream: BinaryIO, begin: int, count: int) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spicula.serving.dicomweb import bulk
 from spicula.serving.dicomweb.index import Condition, Index, Instance
 from spicula.serving.dicomweb.reading import KEYS
 from spicula.serving.problems import Problem
@@ -23,8 +24,8 @@ _RETURNED: Mapping[str, Sequence[str]] = {
         *("00100010", "00100020", "00100030", "00100040", "0020000D", "00200010"),
     ),
     "SeriesInstanceUID": (
-        *("00080005", "00080060", "00080201", "0008103E", "0020000E", "00200011", "00400244", "00400245"),
-        *("00400275", "0020000D"),
+        *("00080005", "00080021", "00080031", "00080060", "00080201", "0008103E", "0020000E", "00200011"),
+        *("00400244", "00400245", "00400275", "0020000D"),
     ),
     "SOPInstanceUID": (
         *("00080005", "00080016", "00080018", "00080201", "00200013", "00280010", "00280011", "00280100"),
@@ -128,7 +129,7 @@ def _shown(index: Index, asked: Asked, instance: Instance, header: Mapping[str, 
     found |= {tag: header[tag] for tag in asked.included or () if tag in header}
     found["00081190"] = {"vr": "UR", "Value": [address(base, instance, asked.level)]}
     found["00080056"] = {"vr": "CS", "Value": ["ONLINE"]}
-    return dict(sorted(found.items()))
+    return bulk.linked(dict(sorted(found.items())), address(base, instance, "SOPInstanceUID"))
 
 
 def _counted(index: Index, level: str, instance: Instance) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from spicula import files
@@ -96,13 +95,17 @@ class Studies:
             if problem.status == 503 or problem.code in _PASSING:
                 return
             paths = []  # an exam without scores
-        with suppress(FileNotFoundError):  # the exam is being run again
-            await asyncio.to_thread(self._store, study, stamp, paths)
+        await asyncio.to_thread(self._store, study, stamp, paths)
 
     def _store(self, study: Study, stamp: int, paths: list[Path]) -> None:
-        digests = [files.sha256_file(path) for path in paths]
-        self._archive.remove_results(study.uid, digests)
-        for path, digest in zip(paths, digests, strict=True):
-            if self._archive.store(path, digest, study.uid, is_ours=True).failure:
-                _log.error("a result is left out: its study has another object of the same UID")
-        self._archive.index.settled(study, stamp)
+        try:
+            digests = [files.sha256_file(path) for path in paths]
+            self._archive.remove_results(study.uid, digests)
+            for path, digest in zip(paths, digests, strict=True):
+                if self._archive.store(path, digest, study.uid, is_ours=True).failure:
+                    _log.error("a result is left out: its study has another object of the same UID")
+        except FileNotFoundError:  # the exam is being run again, or was removed meanwhile
+            self._archive.remove_results(study.uid, [])
+            return
+        if not self._archive.index.settled(study, stamp):
+            self._archive.remove_results(study.uid, [])  # it was removed meanwhile

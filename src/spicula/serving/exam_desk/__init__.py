@@ -3,10 +3,12 @@
 upload -> uploads (sorted, renamed) -> incoming (on the disk: accepted) -> runner (exams.driver, with its ledger)
                                            |                                  |
 telling, listing, results (pictures, DICOM) <------- result, artefacts <------+
+                     ^--- following (what others ran in the workspace) <--- ledger
 """
 
 import asyncio
 import logging
+import sqlite3
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,20 +29,24 @@ async def start(service: Service) -> None:
     """Begin to take exams, where the service has models for them.
 
     Raises:
-        UsageError: there are two four-view classifiers.
+        UsageError: there are two four-view classifiers, or there is a C-STORE listener and nothing that reads exams.
         SpiculaError: a bundle is refused, or the workspace cannot be made.
     """
     bundle, own = await asyncio.to_thread(_models, service)
-    if bundle is None and not own:
-        return
-    if bundle is None and find_spec("deltalake") is None:
+    reads = bundle is not None or (bool(own) and find_spec("deltalake") is not None)
+    if not reads and service.settings.dicom_port is not None:
+        raise UsageError("--dicom-port needs a model of mammograms and pip install 'spicula[exams]'")
+    if not reads and own:
         # bundles of studies answer single images without the extra; who names a four-view classifier wants exams
         _log.warning("exams are not taken, single images are: exams need pip install 'spicula[exams]'")
+    if not reads:
         return
     try:
         desk = await asyncio.to_thread(Desk, service, bundle, own)
     except OSError as error:
         raise SpiculaError(f"cannot write {error.filename}: {error.strerror}; name another --workspace") from error
+    except sqlite3.Error as error:
+        raise SpiculaError(f"the list of exams cannot be kept ({error}); name another --workspace") from error
     service.parts["exams"] = desk
     await desk.start()
 

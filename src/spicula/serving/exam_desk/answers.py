@@ -7,6 +7,9 @@ from pydantic import BaseModel, Field
 from spicula import RESEARCH_NOTICE
 
 Status = Literal["waiting", "running", "done", "refused", "failed"]
+#: Where an exam is from: sent to the service, or run by others in the same workspace.
+Origin = Literal["sent", "ledger"]
+_NAME: Any = Field(description="what the ledger calls an exam that was not sent to the service")
 View = Literal["L-CC", "R-CC", "L-MLO", "R-MLO"]
 Target = Literal["malignant", "benign"]
 
@@ -138,6 +141,8 @@ class ExamAnswer(BaseModel):
     """An exam: how far it is, and what came out of it."""
 
     id: str
+    origin: Origin
+    name: str | None = _NAME
     status: Status
     time: str = Field(description="when it was accepted, ISO 8601, UTC")
     started: str | None
@@ -159,6 +164,8 @@ class ExamSummary(BaseModel):
     """An exam in a list."""
 
     id: str
+    origin: Origin
+    name: str | None = _NAME
     status: Status
     time: str
     finished: str | None

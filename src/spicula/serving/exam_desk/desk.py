@@ -14,6 +14,8 @@ from spicula.serving.service import Service
 if TYPE_CHECKING:
     from spicula.serving.exam_desk.answers import AcceptedExam, ExamAnswer, ExamList, Status
     from spicula.serving.exam_desk.incoming import Accepted
+    from spicula.serving.exam_desk.listing import Span
+    from spicula.serving.exam_desk.shelf import Shelf
     from spicula.serving.exam_desk.uploads import Sent
 
 #: How often the service looks which exams have been finished, to count them.
@@ -45,7 +47,7 @@ class Desk:
         self.incoming = Incoming(place_of(workspace))
         self.incoming.open()
         self._listing = Exams(self.incoming)
-        self._making = Making(workspace, self.incoming, service.limits)
+        self._making = Making(workspace, service.limits)
         self.runner = Supervisor(
             {
                 "incoming": str(self.incoming.place.absolute()),
@@ -76,6 +78,7 @@ class Desk:
             self._counting.cancel()
         await self._making.close()
         await self.runner.close()
+        self._listing.close()
 
     # what comes in
 
@@ -117,15 +120,18 @@ class Desk:
             self._service.metrics.count("exams", outcome="accepted")
         return accepted
 
-    async def withdraw(self, exam: str) -> None:
-        """Remove an exam that waits.
+    async def remove(self, exam: str) -> None:
+        """Remove an exam: its files, its result, and all that was made of it. The ledger keeps what was computed.
 
         Raises:
-            Problem: 404 there is none, 409 it is being run, or was run.
+            Problem: 404 there is none, 409 it is being run.
         """
-        self._described(exam)
-        if not await asyncio.to_thread(self.incoming.withdraw, exam):
-            raise Problem(409, "not-waiting", "only exams that wait can be removed; what was run is kept in the ledger")
+        if not self.incoming.description(exam):
+            if self._listing.of_ledger(exam):
+                raise Problem(409, "in-ledger", "the exam was not sent to this service; the ledger keeps what it has")
+            raise Problem(404, "no-exam", "there is no such exam")
+        if not await asyncio.to_thread(self.incoming.remove, exam):
+            raise Problem(409, "running", "the exam is being run; remove it when it is done", {"Retry-After": "5"})
 
     # what comes out
 
@@ -136,41 +142,52 @@ class Desk:
 
         exam = accepted.exam
         result = {} if accepted.is_queued else self.incoming.result(exam)
-        links = links_of(exam, self._described(exam), result)
+        links = links_of(exam, self.incoming.description(exam), result)
         return AcceptedExam(id=exam, status=self._listing.status(exam), is_known=accepted.is_known, links=links)
 
-    def answer(self, exam: str) -> "ExamAnswer":
+    async def answer(self, exam: str) -> "ExamAnswer":
         """Return how far an exam is, and what came out of it.
 
         Raises:
-            Problem: 404, there is none.
+            Problem: there is none, or the ledger has lost what was made of it.
         """
+        shelf = await self._shelf(exam)
+        return await asyncio.to_thread(self._answer, exam, shelf)
+
+    def _answer(self, exam: str, shelf: "Shelf") -> "ExamAnswer":
         from spicula.serving.exam_desk.telling import answer
 
-        description, status = self._described(exam), self._listing.status(exam)
-        is_queued = status in ("waiting", "running")
-        result = {} if is_queued else self.incoming.result(exam)
+        told = None if self._is_sent(exam, shelf) else self._listing.of_ledger(exam)
+        status: Status = self._listing.status(exam) if told is None else shelf.result()["status"]
+        is_queued = told is None and status in ("waiting", "running")
         ids = [entry.exam for entry in self.incoming.queue()] if is_queued else []
         return answer(
             exam,
             status,
-            description,
-            progress=self.incoming.progress(exam) if is_queued else {},
-            result=result,
+            shelf.description(),
+            progress=shelf.progress() if is_queued else {},
+            result={} if is_queued else shelf.result(),
             steps=self.runner.about.get("steps", ()),
             ahead=ids.index(exam) if exam in ids else 0,
+            name=told[0] if told else None,
         )
 
-    def find(self, text: str, statuses: Sequence["Status"], order: Any, offset: int, count: int) -> "ExamList":
+    def find(
+        self, text: str, statuses: Sequence["Status"], order: Any, offset: int, count: int, *, span: "Span"
+    ) -> "ExamList":
         """Return some exams, see `listing.Exams.find`."""
         from spicula.serving.exam_desk.answers import ExamList
 
-        found, total = self._listing.find(text, statuses, order, offset, count)
+        found, total = self._listing.find(text, statuses, order, offset, count, span=span)
         return ExamList(exams=found, total=total, offset=offset)
 
-    def digest(self, exam: str) -> str:
-        """Return the digest over an exam's images, for the audit log."""
-        return str(self._described(exam)["digest"])
+    async def digest(self, exam: str) -> str:
+        """Return the digest over an exam's images, for the audit log.
+
+        Raises:
+            Problem: there is no such exam.
+        """
+        return str((await self._shelf(exam)).description()["digest"])
 
     async def picture(self, exam: str, view: str, number: int, task: dict[str, Any]) -> Path:
         """Return the file of a picture of an image.
@@ -186,13 +203,13 @@ class Desk:
         """
         from spicula.serving.exam_desk.telling import image_name
 
-        detail = self._detail(exam)
-        name = image_name(detail, view, number)
+        shelf = await self._shelf(exam)
+        name = image_name(self._detail(exam, shelf), view, number)
         if name is None:
             raise Problem(404, "no-view", "the exam has no such image of this view")
         words = [str(task[key]) for key in ("what", "part", "target", "form", "size") if key in task]
         stem = "-".join([view, str(number), *words])
-        (path,) = await self._making.files(exam, stem, {**task, "image": name})
+        (path,) = await self._making.files(shelf, stem, {**task, "image": name})
         return path
 
     async def report(self, exam: str) -> Path:
@@ -201,8 +218,9 @@ class Desk:
         Raises:
             Problem: there is no such exam, or it is not finished.
         """
-        self._detail(exam)
-        (path,) = await self._making.files(exam, "report", {"what": "report"})
+        shelf = await self._shelf(exam)
+        self._detail(exam, shelf)
+        (path,) = await self._making.files(shelf, "report", {"what": "report"})
         return path
 
     async def dicom(self, exam: str, threshold: float | None = None) -> dict[str, Path]:
@@ -218,30 +236,43 @@ class Desk:
         Raises:
             Problem: there is no such exam, it is not finished, has no scores, or came as other files than DICOM.
         """
-        self._detail(exam)
-        if any(one["kind"] != "dicom" for one in self._described(exam)["files"]):
+        shelf = await self._shelf(exam)
+        self._detail(exam, shelf)
+        if any(one["kind"] != "dicom" for one in shelf.description()["files"]):
             raise Problem(
                 409, "not-dicom", "the exam did not come as DICOM files: there is no study to put results beside"
             )
         stem = "dicom" if threshold is None else f"dicom-{round(threshold * 100):d}"
-        paths = await self._making.files(exam, stem, {"what": "dicom", "threshold": threshold})
+        paths = await self._making.files(shelf, stem, {"what": "dicom", "threshold": threshold})
         return {path.name.split(".")[1]: path for path in paths}
 
     # helpers
 
-    def _described(self, exam: str) -> dict[str, Any]:
-        description = self.incoming.description(exam)
-        if not description:
-            raise Problem(404, "no-exam", "there is no such exam")
-        return description
+    async def _shelf(self, exam: str) -> "Shelf":
+        """Return the folder of an exam that was sent, or of one of the ledger, whose result is fetched from there.
 
-    def _detail(self, exam: str) -> dict[str, Any]:
+        Raises:
+            Problem: there is no such exam, or it cannot be fetched.
+        """
+        shelf = self.incoming.shelf(exam)
+        if await asyncio.to_thread(shelf.description):
+            return shelf
+        told = await asyncio.to_thread(self._listing.of_ledger, exam)
+        if told is None:
+            raise Problem(404, "no-exam", "there is no such exam")
+        shelf = self._listing.shelf(exam)
+        await self._making.take_in(shelf, *told)
+        return shelf
+
+    def _is_sent(self, exam: str, shelf: "Shelf") -> bool:
+        return shelf == self.incoming.shelf(exam)
+
+    def _detail(self, exam: str, shelf: "Shelf") -> dict[str, Any]:
         """Return the result of an exam, see `outputs.detail.ExamDetail`."""
-        self._described(exam)
-        status = self._listing.status(exam)
+        status = self._listing.status(exam) if self._is_sent(exam, shelf) else shelf.result().get("status", "waiting")
         if status in ("waiting", "running"):
             raise Problem(409, "not-finished", f"the exam is {status}; ask again when it is done", {"Retry-After": "2"})
-        detail: dict[str, Any] | None = self.incoming.result(exam)["detail"]
+        detail: dict[str, Any] | None = shelf.result()["detail"]
         if detail is None:
             raise Problem(409, "no-result", "the exam failed before anything was made of it; see its reasons")
         return detail

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from spicula import files, stores
+from spicula.serving.exam_desk.shelf import Shelf
 
 #: Folders of uploads that were cut short are removed when they are that old: no upload takes so long.
 _ABANDONED_SECONDS = 3600.0
@@ -155,15 +156,21 @@ class Incoming:
             self._enqueue(exam, len(queue), most, is_repeated=False)
         return Accepted(exam, is_known=False, is_queued=True)
 
-    def withdraw(self, exam: str) -> bool:
-        """Remove an exam that waits; return whether it did."""
+    def remove(self, exam: str) -> bool:
+        """Remove an exam with its files and all that was made of them; return False where it is being run.
+
+        The same images are another exam from then on.
+        """
         with self._locked():
             entry = next((entry for entry in self.queue() if entry.exam == exam), None)
-            if entry is None or entry.is_repeated or self.progress(exam):
+            if self.progress(exam):
                 return False
-            index = self._digests / f"{self.description(exam)['digest']}.json"
-            entry.path.unlink()
-            index.unlink(missing_ok=True)
+            description = self.description(exam)
+            if entry is not None:
+                entry.path.unlink(missing_ok=True)
+            if description:
+                (self._digests / f"{description['digest']}.json").unlink(missing_ok=True)
+            (self._exams / exam / "result.json").unlink(missing_ok=True)  # first: without it nothing is made of it
             shutil.rmtree(self._exams / exam, ignore_errors=True)
         return True
 
@@ -206,6 +213,14 @@ class Incoming:
 
     # what is there
 
+    def changed(self) -> int:
+        """Return when an exam last came, went, or was taken off the queue, in nanoseconds since 1970."""
+        return max(folder.stat().st_mtime_ns for folder in (self._exams, self._queue))
+
+    def shelf(self, exam: str) -> Shelf:
+        """Return the folder of an exam; one that is not there where this is no id."""
+        return Shelf(self._exams / (exam if _ID.fullmatch(exam) else "none"))
+
     def ids(self) -> list[str]:
         """Return all exams, in no order."""
         try:
@@ -214,36 +229,26 @@ class Incoming:
             return []
 
     def description(self, exam: str) -> dict[str, Any]:
-        """Return what came: "time", "digest", "files", "notes"; {} when there is no such exam."""
-        return self._of(exam, "exam.json")
+        """Return what came, see `Shelf.description`."""
+        return self.shelf(exam).description()
 
     def progress(self, exam: str) -> dict[str, Any]:
         """Return how far an exam is; {} when it is not being run."""
-        return self._of(exam, "progress.json")
+        return self.shelf(exam).progress()
 
     def result(self, exam: str) -> dict[str, Any]:
         """Return what came out of an exam; {} when nothing has yet."""
-        return self._of(exam, "result.json")
+        return self.shelf(exam).result()
 
     def stamp(self, exam: str) -> int:
         """Return what changes when the result does; 0 where there is none."""
-        try:
-            return (self._exams / exam / "result.json").stat().st_mtime_ns
-        except OSError:
-            return 0
+        return self.shelf(exam).stamp()
 
     def images(self, exam: str) -> Path:
         """Return the folder of an exam's files."""
         return self._exams / exam / "images"
 
-    def made(self, exam: str) -> Path:
-        """Return the folder of what is made of its results on demand."""
-        return self._exams / exam / "made"
-
     # helpers
-
-    def _of(self, exam: str, name: str) -> dict[str, Any]:
-        return self._read(self._exams / exam / name) if _ID.fullmatch(exam) else {}
 
     def _is_worth_repeating(self, exam: str, configuration: str) -> bool:
         result = self.result(exam)

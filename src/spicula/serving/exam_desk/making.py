@@ -5,22 +5,39 @@ made into files of `Task.to`; ["done", 0, [NAME, ...]] names them, ["rejected", 
 """
 
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
+
+import pyarrow.dataset as ds
 
 from spicula import files
 from spicula.errors import RejectedImageError, SpiculaError, UsageError
 from spicula.exams.artefacts import Artefacts, LostArtefactError
-from spicula.exams.ledger import Ledger
-from spicula.exams.outputs.detail import ExamDetail, pictures_of
+from spicula.exams.outputs.detail import ExamDetail, detail_of, pictures_of
 from spicula.exams.steps import Step
 from spicula.exams.types import ImageFile, RefusedExamError
+from spicula.headers.dicom import is_dicom
 from spicula.imaging import worker_process
 from spicula.imaging.worker_process import Tell, Work
+from spicula.serving.exam_desk.following import Book
+
+_HEAD_BYTES = 132  # preamble and magic number (PS3.10 7.1)
+_IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm")
+
+
+class Detail(TypedDict):
+    """An exam of the ledger that is to be put into a folder: as exam.json and result.json, see `incoming`."""
+
+    what: str  # "detail"
+    to: str  # folder
+    name: str  # in the ledger
+    run: str  # whose configuration it is told with
+    version: str
 
 
 class Task(TypedDict):
@@ -46,7 +63,7 @@ class Maker:
     """Makes pictures and documents of the exams of a workspace."""
 
     def __init__(self, workspace: str) -> None:
-        self._ledger = Ledger.open(workspace)
+        self._ledger = Book.open(workspace)
         self._artefacts = Artefacts(f"{self._ledger.place}/artefacts")
 
     def make(self, task: Task) -> list[str]:
@@ -67,14 +84,52 @@ class Maker:
         picture = self._image(task, detail) if task["what"] == "image" else self._heatmap(task, detail)
         return [self._keep(task, "", picture, ".png")]
 
+    def take_in(self, task: Detail) -> list[str]:
+        """Put an exam of the ledger into its folder; return the names of the files.
+
+        Raises:
+            SpiculaError: the disk is full, or an artefact is lost.
+        """
+        book = cast("Book", self._ledger)
+        book.commits()
+        runs = book.rows("runs", ["run", "event", "configuration"], ds.field("run") == task["run"]).to_pylist()
+        text = next((row["configuration"] for row in runs if row["event"] == "began"), "[]")
+        steps = [Step.from_json(values) for values in json.loads(text)]
+        detail = detail_of(self._ledger, self._artefacts, task["name"], steps=steps)
+        exam = self._ledger.show(task["name"], steps=())["exam"]
+        status = {"ok": "done", "incomplete": "waiting"}.get(detail["status"], detail["status"])
+        times = [step["time"] for step in detail["steps"] if step["time"] is not None]
+        came = exam["time"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        listed = [
+            {"name": "", "number": number, "view": one["view"], "kind": _kind(one["path"]), "sha256": one["sha256"]}
+            for number, one in enumerate(exam["images"] or (), start=1)
+        ]
+        folder = Path(task["to"])
+        shutil.rmtree(folder / "made", ignore_errors=True)  # of the result before
+        files.write_json(
+            folder / "exam.json",
+            {"time": came, "digest": exam["digest"], "files": listed, "notes": list(exam["notes"] or ())},
+        )
+        result = {
+            "status": status,
+            "reasons": detail["reasons"],
+            "started": came,
+            "finished": None if status == "waiting" else max(times, default=came),
+            "version": task["version"],
+            "steps": [step.as_json() for step in steps],
+            "detail": detail,
+        }
+        files.write_json(folder / "result.json", result)
+        return ["result.json"]
+
     def _report(self, detail: ExamDetail, result: dict[str, Any]) -> bytes:
         from spicula.exams.outputs.report import render
 
-        when = datetime.fromisoformat(result["finished"])
+        when = datetime.fromisoformat(result["finished"] or result["started"])
         return render(detail, pictures_of(detail, self._artefacts), when).encode()
 
     def _image(self, task: Task, detail: ExamDetail) -> bytes:
-        from spicula.exams.reading import read_crop, read_image
+        from spicula.exams.reading import StaleImageError, read_crop, read_image
         from spicula.serving.exam_desk import pictures
 
         if task["part"] == "whole":
@@ -82,7 +137,7 @@ class Maker:
             file = next(ImageFile(**one) for one in listed if one["name"] == task["image"])
             try:
                 return pictures.grey(worker_process.guarded(lambda: read_image(file).pixels, "reading"), task["size"])
-            except (RefusedExamError, RejectedImageError):
+            except (RefusedExamError, RejectedImageError, StaleImageError):
                 raise _NoneError("no-image") from None
         crop = detail["images"][task["image"]]["crop"]
         if crop is None:
@@ -138,6 +193,15 @@ class Maker:
         return kept
 
 
+def _kind(path: str) -> str:
+    """Return whether a file is DICOM; of one that is not on this machine its name tells."""
+    try:
+        with Path(path).open("rb") as stream:
+            return "dicom" if is_dicom(stream.read(_HEAD_BYTES)) else "image"
+    except OSError:
+        return "image" if path.lower().endswith(_IMAGES) else "dicom"
+
+
 def begin(setting: dict[str, Any]) -> Work:
     """Return what makes one thing after the other."""
     maker = Maker(setting["workspace"])
@@ -145,7 +209,8 @@ def begin(setting: dict[str, Any]) -> Work:
     def work(tasks: list[dict[str, Any]], tell: Tell) -> None:
         for number, task in enumerate(tasks):
             try:
-                tell("done", number, maker.make(task))  # type: ignore[arg-type]
+                made = maker.take_in(task) if task["what"] == "detail" else maker.make(task)  # type: ignore[arg-type]
+                tell("done", number, made)
             except _NoneError as error:
                 tell("rejected", number, str(error))
             except LostArtefactError:

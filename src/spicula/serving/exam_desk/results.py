@@ -1,18 +1,14 @@
 """Pictures and documents of exams, made on demand by one process, and kept beside the exam as long as its result is."""
 
-import asyncio
-import queue
-import threading
-import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spicula.processes import Events, WorkerProcess, command_of
-from spicula.serving.exam_desk.incoming import Incoming
+from spicula.processes import command_of
+from spicula.serving.exam_desk.shelf import Shelf
 from spicula.serving.problems import Problem, beyond
+from spicula.serving.task_process import TaskProcess
 
 COMMAND = command_of("spicula.serving.exam_desk.making")
 
@@ -30,7 +26,7 @@ _REASONS: Mapping[str, tuple[int, str]] = {
     "not-written": (409, "DICOM cannot be written of this exam"),
     "memory": (503, "it takes more memory than there is"),
     "gone": (409, "the exam is being run again; ask when it is done"),
-    "lost": (500, "a file of the workspace is lost; send the same images again, and it is made again"),
+    "lost": (500, "a file of the workspace is lost; send the same images again, or run it again, and it is made again"),
     "died": (500, "the process that makes it ended; the image may be damaged"),
 }
 
@@ -40,84 +36,68 @@ class Making:
 
     Args:
         workspace: of the exams.
-        incoming: the exams.
         limits: "making-queue".
         command: starts the process.
     """
 
-    def __init__(
-        self, workspace: str, incoming: Incoming, limits: Mapping[str, int], command: tuple[str, ...] = COMMAND
-    ) -> None:
-        self._workspace, self._incoming, self._limits, self._command = workspace, incoming, limits, command
-        self._thread = ThreadPoolExecutor(1, "making")
-        self._events: Events = queue.Queue()
-        self._process: WorkerProcess | None = None
-        self._waiting = 0
-        self._closing = threading.Event()
+    def __init__(self, workspace: str, limits: Mapping[str, int], command: tuple[str, ...] = COMMAND) -> None:
+        self._limits = limits
+        self._process = TaskProcess(command, {"workspace": workspace}, _MOST_SECONDS)
 
-    async def files(self, exam: str, stem: str, task: Mapping[str, Any]) -> list[Path]:
+    async def files(self, shelf: Shelf, stem: str, task: Mapping[str, Any]) -> list[Path]:
         """Return what is wanted, from the last time where it is there.
 
         Args:
-            exam: the exam; it has a result.
+            shelf: of the exam; it has a result.
             stem: what begins the names of the files: the same for the same task.
             task: see `making.Task`, without `result`, `to` and `stem`.
 
         Raises:
             Problem: it cannot be made of this exam, or too many wait.
         """
-        to = self._incoming.made(exam)
-        stem = f"{self._incoming.stamp(exam)}-{stem}"
+        to = shelf.made
+        stem = f"{shelf.stamp()}-{stem}"
         found = _named(to, stem)
         if found:
             return found
-        if self._waiting >= (most := self._limits["making-queue"]):
+        asked = {**task, "to": str(to), "stem": stem, "result": str(shelf.folder / "result.json")}
+        # `known`: made while this one waited
+        return [to / name for name in await self._do(asked, lambda: [path.name for path in _named(to, stem)])]
+
+    async def take_in(self, shelf: Shelf, name: str, run: str, version: str) -> None:
+        """Have the result of an exam of the ledger put on its shelf, where it is not there.
+
+        Args:
+            shelf: of the exam.
+            name: of the exam in the ledger.
+            run: the run whose configuration it is told with.
+            version: what changes when the ledger has more of it.
+
+        Raises:
+            Problem: it cannot be read, or too many wait.
+        """
+
+        def known() -> list[str]:
+            return ["result.json"] if shelf.result().get("version") == version else []
+
+        if not known():
+            task = {"what": "detail", "to": str(shelf.folder), "name": name, "run": run, "version": version}
+            await self._do(task, known)
+
+    async def _do(self, task: Mapping[str, Any], known: Callable[[], list[str]]) -> list[str]:
+        if self._process.waiting >= (most := self._limits["making-queue"]):
             raise beyond("making-queue", most, "{value} pictures and documents of exams wait to be made")
-        asked = {**task, "to": str(to), "stem": stem, "result": str(to.parent / "result.json")}
-        self._waiting += 1
-        try:
-            said = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, to, stem, asked)
-        finally:
-            self._waiting -= 1
-        if isinstance(said, str):
-            status, detail = _REASONS[said]
-            raise Problem(status, said, detail, {"Retry-After": "5"} if status == 503 else {})
-        return [to / name for name in said]
+        outcome, said = await self._process.do(task, known)
+        if outcome != "done":
+            code = said or "died"
+            status, detail = _REASONS[code]
+            raise Problem(status, code, detail, {"Retry-After": "5"} if status == 503 else {})
+        names: list[str] = said
+        return names
 
     async def close(self) -> None:
         """End the process."""
-        self._closing.set()
-        if self._process is not None:
-            self._process.kill()
-        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
-
-    def _ask(self, to: Path, stem: str, task: Mapping[str, Any]) -> list[str] | str:
-        """Return the names of the files, or why there are none; in a thread of its own."""
-        found = _named(to, stem)  # made while this one waited
-        if found:
-            return [path.name for path in found]
-        if self._process is None:
-            self._events = queue.Queue()
-            self._process = WorkerProcess(self._command, {"workspace": self._workspace}, self._events)
-        self._process.say([task])
-        until = time.monotonic() + _MOST_SECONDS
-        said: list[str] | str = "died"
-        while not self._closing.is_set():
-            try:
-                message = self._events.get(timeout=max(0.0, until - time.monotonic()))[1]
-            except queue.Empty:
-                self._process.kill()
-                until = time.monotonic() + _MOST_SECONDS
-                continue
-            if message is None:
-                self._process.bury()
-                self._process = None
-                return said
-            if message[0] in ("done", "rejected"):
-                said = message[2]
-            elif message[0] == "end":
-                return said
-        return said
+        await self._process.close()
 
 
 def _named(folder: Path, stem: str) -> list[Path]:

@@ -7,6 +7,7 @@ nothing is lost when it is killed. Of several runners in one workspace one works
 
 import json
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -20,12 +21,13 @@ from spicula import exams, files
 from spicula.errors import SpiculaError
 from spicula.exams import driver, models
 from spicula.exams.artefacts import Artefacts
-from spicula.exams.ledger import Ledger, Result
+from spicula.exams.ledger import Result
 from spicula.exams.outputs.detail import detail_of
 from spicula.exams.steps import Step
 from spicula.exams.types import ExamInput
 from spicula.progress import say
 from spicula.serving.exam_desk import reading
+from spicula.serving.exam_desk.following import Book, Follower
 from spicula.serving.exam_desk.incoming import Entry, Incoming, now
 from spicula.serving.exam_desk.keeping import KeptEngine, StepState, WarmEngine
 
@@ -35,6 +37,8 @@ MOST_EXAMS = 8
 #: An exam whose files ended the process that read them so often is not read again.
 MOST_READS = 3
 
+#: How often the runner looks what others ran in the workspace, seconds.
+_FOLLOW_SECONDS = 2.0
 #: How long the queue is not looked at when it was empty.
 _IDLE_SECONDS = 0.2
 
@@ -52,7 +56,7 @@ class Setting(TypedDict):
     cpu_workers: int | None
 
 
-class _Book(Ledger):
+class _Book(Book):
     """A ledger that tells, after every commit, of which exams it was given results."""
 
     tell: Callable[[Sequence[str]], None]
@@ -101,6 +105,8 @@ class Runner:
         workers = exams.setting_of(self._book.place, used, self._options)
         self._engine = KeptEngine(lambda: cast("WarmEngine", exams.engine_of(self._options, workers)), self._tell)
         self._exams: dict[str, _Exam] = {}
+        self._follower = Follower(self._book, self._incoming.place)
+        self._followed, self._is_behind = -_FOLLOW_SECONDS, False
 
     def about(self) -> dict[str, Any]:
         """Return what the service is told: `configuration`, and the steps with their models."""
@@ -128,10 +134,21 @@ class Runner:
         else:
             self._engine.start()
             self._engine.wait(_IDLE_SECONDS)
+        self._follow()
 
     def close(self) -> None:
         """End the workers."""
         self._engine.close()
+
+    def _follow(self) -> None:
+        """Look now and then what others ran in the workspace."""
+        if not self._is_behind and time.monotonic() - self._followed < _FOLLOW_SECONDS:
+            return
+        try:
+            self._is_behind = self._follower.look()
+        except sqlite3.Error as error:  # what was sent is run all the same
+            say(f"the list of the ledger's exams cannot be written ({type(error).__name__})")
+        self._followed = time.monotonic()
 
     def _run(self, entries: Sequence[Entry]) -> None:
         try:
@@ -195,6 +212,7 @@ class Runner:
         for exam in exams:
             if exam in self._exams:
                 self._finish(exam, is_last=False)
+        self._follow()
 
     # after
 

@@ -32,6 +32,7 @@ def answer(
     result: Mapping[str, Any],
     steps: Sequence[Mapping[str, Any]],
     ahead: int,
+    name: str | None = None,
 ) -> ExamAnswer:
     """Return what is said of an exam.
 
@@ -43,12 +44,15 @@ def answer(
         result: see `Incoming.result`; {} of an exam that is not finished.
         steps: what the runner does with every exam, `Step.as_json` values.
         ahead: exams that came before it.
+        name: in the ledger, of one that was not sent.
     """
     detail = result.get("detail") or {}
     listed = result.get("steps", steps)
     images = _images(exam, detail)
     return ExamAnswer(
         id=exam,
+        origin="sent" if name is None else "ledger",
+        name=name,
         status=status,
         time=description["time"],
         started=result.get("started", progress.get("started")),
@@ -79,7 +83,7 @@ def links_of(exam: str, description: Mapping[str, Any], result: Mapping[str, Any
     """Return where the results of an exam are."""
     here = f"/v1/exams/{exam}"
     detail = result.get("detail")
-    is_dicom = all(one["kind"] == "dicom" for one in description["files"])
+    is_dicom = all(one["kind"] == "dicom" for one in description.get("files", ()))
     has_scores = bool(detail and detail["predictions"]) and is_dicom
     has_maps = has_scores and any(image["heatmaps"] for image in detail["images"].values()) if detail else False
     return Links(

@@ -4,7 +4,6 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,14 +11,25 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from spicula.errors import SpiculaError
 from spicula.serving import forms
-from spicula.serving.dicomweb import archive_of, media, retrieving, searching, storing
+from spicula.serving.dicomweb import archive_of, bulk, media, retrieving, searching, storing
 from spicula.serving.dicomweb.archive import Archive
 from spicula.serving.dicomweb.index import Instance
 from spicula.serving.dicomweb.reading import KEYS
 from spicula.serving.problems import Problem
+from spicula.serving.routes import dicomweb_images
+from spicula.serving.routes.dicomweb_objects import (
+    PREFIX,
+    accept_of,
+    audit,
+    base_of,
+    content,
+    existing,
+    named,
+    objects_of,
+    related,
+)
 from spicula.serving.service import Service
 
-PREFIX = "/dicomweb"
 _STUDY, _SERIES, _INSTANCE = "/studies/{study}", "/series/{series}", "/instances/{instance}"
 _STUDY_UID, _SERIES_UID, _INSTANCE_UID = "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"
 _SEARCHES: Mapping[str, str] = {
@@ -30,26 +40,19 @@ _SEARCHES: Mapping[str, str] = {
     _STUDY + "/instances": _INSTANCE_UID,
     _STUDY + _SERIES + "/instances": _INSTANCE_UID,
 }
+#: Available Transfer Syntax UID: in which frames are given out (PS3.18 table 10.6.3-5).
+_AVAILABLE_SYNTAX = "00083002"
 _PLACES = (_STUDY, _STUDY + _SERIES, _STUDY + _SERIES + _INSTANCE)
 
-
-def _content(*media_types: str) -> dict[str, Any]:
-    schema = {"type": "string", "format": "binary"}
-    return {name: {"schema": {} if name == media.JSON else schema} for name in media_types}
-
-
-_JSON: dict[int | str, dict[str, Any]] = {200: {"description": "DICOM JSON", "content": _content(media.JSON)}}
+_JSON: dict[int | str, dict[str, Any]] = {200: {"description": "DICOM JSON", "content": content(media.JSON)}}
 _STORED: dict[int | str, dict[str, Any]] = {
-    status: {"description": f"{which} of the objects are kept; the answer names each", "content": _content(media.JSON)}
+    status: {"description": f"{which} of the objects are kept; the answer names each", "content": content(media.JSON)}
     for status, which in ((200, "all"), (202, "some"), (409, "none"))
 }
 _FOUND: dict[int | str, dict[str, Any]] = {
-    200: {"description": "objects as they are stored", "content": _content(media.RELATED, media.DICOM)}
+    200: {"description": "objects as they are stored", "content": content(media.RELATED, media.DICOM)}
 }
-_FRAMES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "frames as they are stored", "content": _content(media.RELATED)}
-}
-_SENT = {"requestBody": {"required": True, "content": _content(media.RELATED)}}
+_SENT = {"requestBody": {"required": True, "content": content(media.RELATED)}}
 
 
 def router(service: Service) -> APIRouter:
@@ -65,26 +68,18 @@ def router(service: Service) -> APIRouter:
             name=f"search {name}",
             response_class=Response,
             responses=_JSON,
-            openapi_extra={"parameters": [*_named(path), *_QUERY]},
+            openapi_extra={"parameters": [*named(path), *_QUERY]},
         )
     for path in _PLACES:
         what = path.rpartition("{")[2].strip("}")
-        extra = {"parameters": _named(path)}
+        extra = {"parameters": named(path)}
         common: dict[str, Any] = {"methods": ["GET"], "response_class": Response, "openapi_extra": extra}
         routes.add_api_route(path, _retrieving(service), name=f"retrieve {what}", responses=_FOUND, **common)
         routes.add_api_route(
             f"{path}/metadata", _describing(service), name=f"metadata of {what}", responses=_JSON, **common
         )
-    _add_frames(routes, service)
+    dicomweb_images.add(routes, service, _PLACES)
     return routes
-
-
-def _named(path: str) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in ("study", "series", "instance")
-        if f"{{{name}}}" in path
-    ]
 
 
 _QUERY = [
@@ -99,7 +94,7 @@ def _add_storing(routes: APIRouter, service: Service) -> None:
     async def store(request: Request) -> Response:
         """Store the objects of a body of multipart/related; type="application/dicom" (STOW-RS)."""
         archive, study = archive_of(service), request.path_params.get("study")
-        media.want(request.headers.get("accept", ""), media.JSON, "application/json")
+        media.want(accept_of(request), media.JSON, "application/json")
         _check_sent(request)
         uploads = await forms.read_related(request, service)
         if not uploads:
@@ -115,11 +110,11 @@ def _add_storing(routes: APIRouter, service: Service) -> None:
         service.audit.write(request, "store", objects=digests, failed=failed)
         service.metrics.count("instances", len(stored) - len(failed), way="stow", outcome="stored")
         service.metrics.count("instances", len(failed), way="stow", outcome="refused")
-        return _json(storing.answer(stored, _base(request), study), storing.status(stored))
+        return _json(storing.answer(stored, base_of(request), study), storing.status(stored))
 
     common: dict[str, Any] = {"methods": ["POST"], "response_class": Response, "responses": _STORED}
     routes.add_api_route("/studies", store, name="store", openapi_extra=_SENT, **common)
-    extra = {**_SENT, "parameters": _named(_STUDY)}
+    extra = {**_SENT, "parameters": named(_STUDY)}
     routes.add_api_route(_STUDY, store, name="store in study", openapi_extra=extra, **common)
 
 
@@ -137,11 +132,11 @@ def _searching(service: Service, level: str) -> Callable[..., Any]:
     async def search(request: Request) -> Response:
         """Search what is stored (QIDO-RS)."""
         archive = archive_of(service)
-        media.want(request.headers.get("accept", ""), media.JSON, "application/json")
+        media.want(accept_of(request), media.JSON, "application/json")
         within = {_STUDY_UID: "study", _SERIES_UID: "series"}
         uids = {key: request.path_params[name] for key, name in within.items() if name in request.path_params}
         asked = searching.parse(level, request.query_params.multi_items(), uids)
-        found, has_more = await asyncio.to_thread(searching.search, archive.index, asked, _base(request))
+        found, has_more = await asyncio.to_thread(searching.search, archive.index, asked, base_of(request))
         service.audit.write(request, "retrieve", did="searched", found=len(found))
         headers = {}
         if asked.is_fuzzy:
@@ -157,86 +152,40 @@ def _retrieving(service: Service) -> Callable[..., Any]:
     async def retrieve(request: Request) -> Response:
         """Retrieve objects, byte for byte as they came (WADO-RS)."""
         archive = archive_of(service)
-        instances = await _instances(request, archive)
-        is_single = retrieving.check_accepted(request.headers.get("accept", ""), instances)
-        await _audit(request, service, instances, "objects")
+        instances = await objects_of(request, archive)
+        is_single = retrieving.check_accepted(accept_of(request), instances)
+        await audit(request, service, instances, "objects")
         if is_single:
-            path = await asyncio.to_thread(_existing, archive, instances[0])
+            path = await asyncio.to_thread(existing, archive, instances[0])
             return FileResponse(path, media_type=f"{media.DICOM}; transfer-syntax={instances[0].syntax}")
-        paths = [(one.syntax, await asyncio.to_thread(_existing, archive, one)) for one in instances]
+        paths = [(one.syntax, await asyncio.to_thread(existing, archive, one)) for one in instances]
         boundary = media.new_boundary()
-        return StreamingResponse(retrieving.objects(boundary, paths), media_type=_related(media.DICOM, boundary))
+        return StreamingResponse(retrieving.objects(boundary, paths), media_type=related(media.DICOM, boundary))
 
     return retrieve
 
 
 def _describing(service: Service) -> Callable[..., Any]:
     async def describe(request: Request) -> Response:
-        """Return the headers of objects, without large binary values (WADO-RS)."""
+        """Return the headers of objects; of large values and pixels where they are retrieved (WADO-RS)."""
         archive = archive_of(service)
-        media.want(request.headers.get("accept", ""), media.JSON, "application/json")
-        instances = await _instances(request, archive)
-        await _audit(request, service, instances, "metadata")
-        return StreamingResponse(_headers(archive, instances), media_type=media.JSON)
+        media.want(accept_of(request), media.JSON, "application/json")
+        instances = await objects_of(request, archive)
+        await audit(request, service, instances, "metadata")
+        return StreamingResponse(_headers(archive, instances, base_of(request)), media_type=media.JSON)
 
     return describe
 
 
-async def _headers(archive: Archive, instances: Sequence[Instance]) -> AsyncIterator[str]:
+async def _headers(archive: Archive, instances: Sequence[Instance], base: str) -> AsyncIterator[str]:
     """Yield a list in JSON, header by header: those of a study can be large."""
     before = "["
     for one in instances:
         if header := await asyncio.to_thread(archive.index.header, one.id):
-            yield before + json.dumps(header)
+            told = {**header, _AVAILABLE_SYNTAX: {"vr": "UI", "Value": [one.syntax]}}
+            yield before + json.dumps(bulk.linked(told, searching.address(base, one, _INSTANCE_UID)))
             before = ","
     yield "]" if before == "," else "[]"
-
-
-def _add_frames(routes: APIRouter, service: Service) -> None:
-    path = _PLACES[-1] + "/frames/{frames}"
-    parameters = [*_named(path), {"name": "frames", "in": "path", "required": True, "schema": {"type": "string"}}]
-
-    @routes.get(path, response_class=Response, responses=_FRAMES, openapi_extra={"parameters": parameters})
-    async def frames(request: Request) -> Response:
-        """Retrieve frames of an object as they are stored (WADO-RS)."""
-        archive = archive_of(service)
-        numbers = retrieving.frame_numbers(request.path_params["frames"])
-        (instance,) = await _instances(request, archive)
-        kind = retrieving.frame_type(request.headers.get("accept", ""), instance.syntax)
-        file = await asyncio.to_thread(_existing, archive, instance)
-        await _audit(request, service, [instance], "frames")
-        await asyncio.to_thread(retrieving.frame, file, max(numbers))  # what is not there is said at once
-        boundary = media.new_boundary()
-        body = retrieving.frames(boundary, file, numbers, kind)
-        return StreamingResponse(body, media_type=_related(kind.partition(";")[0], boundary))
-
-
-async def _instances(request: Request, archive: Archive) -> list[Instance]:
-    """Return the objects that a path names, at least one."""
-    study, series, instance = (request.path_params.get(name) for name in ("study", "series", "instance"))
-    found = await asyncio.to_thread(archive.index.instances, study or "", series, instance)
-    if not found:
-        raise Problem(404, "no-object", "there is no such study, series or object here")
-    return found
-
-
-def _existing(archive: Archive, instance: Instance) -> Path:
-    path = archive.path(instance.digest)
-    if not path.is_file():
-        raise Problem(404, "gone", "the object is not there any more; results are made anew when an exam is run again")
-    return path
-
-
-async def _audit(request: Request, service: Service, instances: Sequence[Instance], what: str) -> None:
-    service.audit.write(request, "retrieve", did=what, objects=[one.digest for one in instances])
-
-
-def _related(kind: str, boundary: str) -> str:
-    return f'{media.RELATED}; type="{kind}"; boundary={boundary}'
-
-
-def _base(request: Request) -> str:
-    return f"{str(request.base_url).rstrip('/')}{PREFIX}"
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
