@@ -123,6 +123,7 @@ OTHER_WRITERS = {
     "spicula.convert.packing": "writes into a temporary file of files.atomic_path",
     "spicula.deidentify.file": "writes into memory",
     "spicula.serving.forms": "uploads, which are gone when their request has ended",
+    "spicula.serving.triton.backend": "images, which are gone when their request has ended",
     "spicula.training.linear": "writes into a temporary file of files.atomic_path",
 }
 

@@ -24,7 +24,7 @@ from spicula.models.settings import NetworkSettings  # noqa: E402
 
 SIZE = (32, 24)
 #: Heads of every kind: flattened and dense, pooled and linear, with convolutions and activations behind the last map,
-#: pooled to a size that is not 1.
+#: pooled to a size that is not 1, with the channels last in memory.
 LINES = {
     "cnn": SIZE,
     "torchvision:resnet18": (64, 64),
@@ -34,6 +34,7 @@ LINES = {
     "torchvision:vgg11_bn": (96, 96),
     "timm:resnet50": (96, 96),
     "torchvision:inception_v3": (96, 96),
+    "timm:convnext_atto": (64, 64),
 }
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 
+import onnxruntime
 import pytest
 from bundle_maker import brightness_model, content, make
 from onnx import load_from_string, numpy_helper
@@ -62,3 +65,61 @@ def test_a_graph_that_cannot_be_run_is_refused(tmp_path):
     model = make(tmp_path / "a", input=content()["input"] | {"name": "picture"})
     with pytest.raises((SpiculaError, ValueError), match=re.compile("picture|cannot be run|cannot start")):
         started(model)
+
+
+@pytest.mark.parametrize(
+    ("available", "error", "message"),
+    [
+        (["CPUExecutionProvider"], UsageError, r"needs onnxruntime for CUDA: .* 'onnxruntime-gpu\[cuda,cudnn\]'"),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], SpiculaError, "--provider cuda: onnxruntime finds no CUDA"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available")
+def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(tmp_path, monkeypatch, available, error, message):
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime is one for GPUs")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    with pytest.raises(error, match=message):
+        started(make(tmp_path / "a"), provider="cuda")
+
+
+def card_of(bundle):
+    """What /v1/models says of a bundle."""
+
+    async def main():
+        async with serving(bundle) as (client, _):
+            return (await client.get("/v1/models")).json()["models"]
+
+    (card,) = asyncio.run(main())
+    return card
+
+
+def test_what_is_told_of_a_model(tmp_path):
+    made = with_golden(make(tmp_path / "a"))
+    card, info = card_of(made), made.info
+    same = ("name", "version", "digest", "classes", "target", "scope", "data", "licence", "created")
+    assert {key: card[key] for key in same} == {key: info[key] for key in same}
+    assert card["operating_points"] == [{"name": "youden", **info["operating_points"]["youden"]}]
+    assert card["training"]["counts"]["train"] == {"images": 300, "patients": 120, "positive": 90}
+    assert card["training"]["split_digest"] == info["training"]["split_digest"]
+    assert card["probability"]["calibrated"] is False
+    assert card["self_test"]["max_abs_difference"] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [({}, "made by a version that wrote none"), ({"explanation": None}, "its architecture has no map of features")],
+)
+def test_why_a_model_has_no_heatmaps(tmp_path, changes, why):
+    card = card_of(make(tmp_path / "a", **changes))
+    assert why in card["unexplained"]
+    assert card["explanations"] == []
+
+
+@pytest.mark.parametrize("module", ["process", "decode_worker"])
+def test_a_start_imports_nothing_that_it_does_not_need(module):
+    """Each of these takes a tenth of a second and more, and tens of megabytes in each process."""
+    code = f"import sys, spicula.serving.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"pyarrow", "pydicom", "scipy", "skimage", "openvino", "torch", "onnxruntime", "highdicom", "deltalake"}
+    assert not heavy & set(done.stdout.split())

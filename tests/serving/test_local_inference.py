@@ -26,7 +26,7 @@ class Slow:
         self.seconds, self.batches, self.at_work, self.most = seconds, [], 0, 0
         self.lock = threading.Lock()
 
-    def run(self, inputs, evidence):
+    def run(self, inputs, evidence, is_alone):
         with self.lock:
             self.at_work += 1
             self.most = max(self.most, self.at_work)
@@ -139,10 +139,10 @@ def test_whoever_leaves_leaves_the_line():
 
 def test_an_error_goes_to_whoever_asked_and_the_next_is_answered():
     class Failing(Slow):
-        def run(self, inputs, evidence):
+        def run(self, inputs, evidence, is_alone):
             if inputs[0, 0] == 1:
                 raise RuntimeError("odd")
-            return super().run(inputs, evidence)
+            return super().run(inputs, evidence, is_alone)
 
     async def use(inference):
         with pytest.raises(RuntimeError, match="odd"):
@@ -168,6 +168,35 @@ def test_graphs_answer_as_the_bundle_does(tmp_path, provider, tolerance):
     np.testing.assert_allclose(found, model.probabilities(images), atol=tolerance)
 
 
+def test_an_image_alone_may_use_all_cores_and_images_together_one_each():
+    told = []
+
+    class Telling(Slow):
+        def run(self, inputs, evidence, is_alone):
+            told.append(is_alone)
+            return super().run(inputs, evidence, is_alone)
+
+    async def use(inference):
+        await inference.scores(rows(1))
+        await asyncio.gather(*(inference.scores(rows(value)) for value in range(6)))
+        await inference.scores(rows(1))
+
+    run(Telling(0.05), use)
+    first, *together, last = told
+    assert (first, last) == (True, True)
+    assert not any(together[:-1])
+
+
+def test_an_image_gets_the_same_answer_alone_and_beside_others(tmp_path):
+    model = colour_bundle(tmp_path / "bundle")
+    images = np.random.default_rng(0).integers(0, 256, (20, 16, 12, 3), dtype=np.uint8)
+    for workers in (1, 2, 3):
+        graph = open_graph(model, "onnxruntime", "fp32", workers)
+        for one in images:
+            beside, alone = (graph.run(model.inputs(one[None]), False, how) for how in (False, True))
+            np.testing.assert_array_equal(beside.probabilities, alone.probabilities)
+
+
 def test_bf16_answers_nearly_the_same(tmp_path):
     pytest.importorskip("openvino", reason="another provider: pip install 'spicula[exams]'")
     model = colour_bundle(tmp_path / "bundle")
@@ -176,7 +205,7 @@ def test_bf16_answers_nearly_the_same(tmp_path):
     except UsageError:
         pytest.skip("this CPU has no bf16 arithmetic")
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 12, 3), dtype=np.uint8)
-    found = graph.run(model.inputs(images), False).probabilities
+    found = graph.run(model.inputs(images), False, False).probabilities
     np.testing.assert_allclose(found, model.probabilities(images), atol=0.02)
     assert graph.manner.precision == "bf16"
 

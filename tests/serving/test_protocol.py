@@ -1,5 +1,7 @@
 """Connections: headers, clocks, broken requests, too many connections. Real sockets, a real process."""
 
+import os
+import signal
 import socket
 import time
 
@@ -213,3 +215,25 @@ def test_five_hundred_silent_clients_do_not_keep_a_healthy_one_from_its_answers(
     assert [server.ask("GET", "/test/sleep?seconds=0")[0] for _ in range(50)] == [200] * 50
     for one in silent:
         one.close()
+
+
+def test_several_answers_that_a_client_does_not_take_are_no_error():
+    with running("--limit", "send-seconds=1") as server:
+        with server.connect() as stream:
+            stream.sendall(b"GET /test/large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 3)
+            wait_until(lambda: b"requests_under_way 2.0" in server.ask("GET", "/metrics")[2])
+            wait_until(lambda: b"requests_under_way 1.0" in server.ask("GET", "/metrics")[2])
+        assert "failed" not in server.log()
+
+
+def test_many_that_connect_at_once_are_all_answered():
+    """More than asyncio's own backlog of 100 connections, while the service is busy with something else."""
+    with running() as server:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        streams = [server.connect() for _ in range(300)]
+        for stream in streams:
+            stream.sendall(GET)
+        os.kill(server.process.pid, signal.SIGCONT)
+        assert [read_answer(stream)[0] for stream in streams] == [200] * 300
+        for stream in streams:
+            stream.close()

@@ -9,10 +9,12 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import bundle_maker
 import httpx
 import numpy as np
 import pytest
+import remote_bundles
+from predict_app import noise, uploads, with_golden
+from predict_app import serving as in_process
 from spicula_server import Server, serving
 
 from spicula.errors import SpiculaError, UsageError
@@ -28,20 +30,24 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return bundle_maker.make(tmp_path_factory.mktemp("remote") / "bundle")
+def bundles(tmp_path_factory):
+    return remote_bundles.pair(tmp_path_factory.mktemp("remote"))
 
 
-@pytest.fixture(scope="module")
-def other(tmp_path_factory):
+@pytest.fixture
+def bundle(bundles):
+    return bundles[0]
+
+
+@pytest.fixture
+def other(bundles):
     """Of the same shape, and of another model."""
-    model = bundle_maker.brightness_model(left=True)
-    return bundle_maker.make(tmp_path_factory.mktemp("other") / "bundle", model)
+    return bundles[1]
 
 
 @pytest.fixture(scope="module")
-def server(bundle):
-    with serving(bundle.folder) as running:
+def server(bundles):
+    with serving(bundles[0].folder) as running:
         assert running.status is None, running.lines
         yield running
 
@@ -167,6 +173,11 @@ def test_an_address_with_a_password_is_not_repeated():
     assert "secret" not in str(refused.value)
 
 
+GOOD = {"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}
+GIVES = {"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}
+EVIDENCE = {"name": "evidence", "datatype": "FP32", "shape": [-1, 8, 8]}
+
+
 class Ill(ThreadingHTTPServer):
     """A server of KServe v2 that answers as a bundle does, until it is told otherwise.
 
@@ -187,8 +198,8 @@ class Ill(ThreadingHTTPServer):
             f"{model}/ready": {},
             model: {
                 "name": bundle.name,
-                "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}],
-                "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}],
+                "inputs": [GOOD],
+                "outputs": [GIVES, *([EVIDENCE] if bundle.info.get("explanation") else [])],
             },
         }
         self.told |= {path.replace("MODEL", model): value for path, value in (told or {}).items()}
@@ -214,8 +225,10 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked.append((length is not None, tensor.shape[0]))
             answer = self.server.answers.pop(0) if self.server.answers and len(self.server.asked) > 1 else "well"
-        scores = self.server.bundle._run(np.ascontiguousarray(tensor.array()))
-        outputs = {"probabilities": ("FP32", scores.astype("f4"), request.wants_raw("probabilities"))}
+        images = {"image": np.ascontiguousarray(tensor.array())}
+        wanted = [one.name for one in request.outputs]
+        found = zip(wanted, self.server.bundle.session.run(wanted, images), strict=True)
+        outputs = {name: ("FP32", array, request.wants_raw(name)) for name, array in found}
         message = messages.write_answer("m", "1", outputs)
         match answer:
             case "well":
@@ -348,10 +361,6 @@ def test_as_many_images_as_the_model_takes_at_once(bundle, told, batch):
         assert max(count for _, count in server.asked) == batch
 
 
-GOOD = {"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}
-GIVES = {"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}
-
-
 @pytest.mark.parametrize(
     ("inputs", "outputs"),
     [
@@ -400,3 +409,117 @@ def test_a_server_that_comes_late_is_waited_for(bundle):
         timer.start()
         assert close_to(scores_by(server.address, bundle)[1][0], bundle)
         timer.join()
+
+
+@pytest.fixture(scope="module")
+def explaining(tmp_path_factory):
+    """A bundle with heatmaps, and one of the same answers whose maps are others."""
+    folder = tmp_path_factory.mktemp("explaining")
+    return [
+        with_golden(remote_bundles.explained(folder / name, scale)) for name, scale in (("bundle", 1), ("other", 1.1))
+    ]
+
+
+def explained_by(address, bundle, images=IMAGES):
+    """Connect, and ask for maps where there are some."""
+
+    async def ask():
+        settings = ServeSettings((bundle.folder,), backend=address)
+        found = await remote.connect(Service(settings), bundle)
+        try:
+            return found, None if found.unexplained else await found.explained(bundle.inputs(images))
+        finally:
+            await found.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("extensions", [["binary_tensor_data"], []])
+def test_a_server_that_offers_the_map_is_asked_for_it(explaining, extensions):
+    bundle = explaining[0]
+    with ill(bundle, told={"/v2": {"name": "well", "extensions": extensions}}) as server:
+        found, (scores, evidence) = explained_by(server.address, bundle)
+    assert found.is_raw == bool(extensions)
+    assert close_to(scores, bundle)
+    assert evidence.dtype == np.float32
+    np.testing.assert_allclose(evidence, IMAGES[..., 0] / 255 - 0.5, atol=1e-6)
+
+
+def test_another_spicula_gives_the_map(explaining):
+    bundle = explaining[0]
+    with serving(bundle.folder) as server:
+        address = f"triton://127.0.0.1:{server.port}/{NAME}"
+        _, (scores, evidence) = explained_by(address, bundle)
+        request = messages.write_request({"image": ("FP32", bundle.inputs(IMAGES))}, [], is_raw=True)
+        answer = httpx.post(f"{server.url}/v2/models/{NAME}/infer", content=request.body, headers=request.headers)
+    assert close_to(scores, bundle)
+    np.testing.assert_allclose(evidence, IMAGES[..., 0] / 255 - 0.5, atol=1e-6)
+    read = messages.read_answer(answer.content, int(answer.headers[HEADER_LENGTH]), Limits())
+    assert [one.name for one in read.outputs] == ["probabilities", "evidence"]  # all, where none are named
+    np.testing.assert_array_equal(read.outputs[1].array(), evidence)
+
+
+@pytest.mark.parametrize(
+    ("answers", "outputs", "why"),
+    [
+        ([], [GIVES], "does not offer its output evidence"),
+        ([], [GIVES, EVIDENCE | {"shape": [-1, 4, 4]}], "does not offer its output evidence"),
+        ([], [GIVES, EVIDENCE | {"datatype": "BYTES"}], "does not offer its output evidence"),
+        ([(500, {}, b"")], [GIVES, EVIDENCE], "offers its output evidence and did not give it: the server .* 500"),
+    ],
+)
+def test_why_answers_of_a_server_have_no_heatmaps(explaining, answers, outputs, why):
+    bundle = explaining[0]
+    with ill(bundle, told={"MODEL": {"inputs": [GOOD], "outputs": outputs}}) as server:
+        server.asked.append(None)
+        server.answers = list(answers)
+        assert re.search(why, explained_by(server.address, bundle)[0].unexplained)
+
+
+def test_maps_that_are_not_those_of_the_bundle_are_not_shown(explaining):
+    bundle, other = explaining
+    with ill(other) as server:
+        found, _ = explained_by(server.address, bundle)
+    assert (
+        found.unexplained
+        == "what the server that runs the model gives as evidence is not what the bundle's graph gives"
+    )
+
+
+def test_a_service_says_why_it_has_no_heatmaps(explaining, tmp_path):
+    bundle, file = explaining[0], noise(tmp_path / "0.png")
+
+    async def ask(address):
+        async with in_process(bundle, backend=address) as (client, _):
+            refused = await client.post("/v1/predict?explain=gradcam", files=uploads(file))
+            plain = await client.post("/v1/predict", files=uploads(file))
+            card = await client.get(f"/v1/models/{NAME}")
+            return refused, plain.status_code, card.json()
+
+    with ill(bundle, told={"MODEL": {"inputs": [GOOD], "outputs": [GIVES]}}) as server:
+        refused, status, card = asyncio.run(ask(server.address))
+    why = "the server that runs the model does not offer its output evidence"
+    assert (refused.status_code, refused.json()["code"]) == (422, "explain")
+    assert refused.json()["detail"] == f"{NAME} has no heatmaps here: {why}"
+    assert status == 200
+    assert (card["explanations"], card["unexplained"]) == ([], why)
+
+
+def test_images_that_wait_for_another_server_are_counted(bundle, tmp_path):
+    files = [noise(tmp_path / f"{number}.png", seed=number) for number in range(3)]
+
+    async def ask(server):
+        async with in_process(bundle, backend=server.address) as (client, service):
+            server.answers = ["slow"] * 6  # each once more, since its connection is lost
+            asking = asyncio.create_task(client.post("/v1/predict", files=uploads(*files)))
+            while service.models[NAME].inference.waiting < 3:
+                await asyncio.sleep(0.01)
+            waiting = (await client.get("/metrics")).text
+            server.done.set()
+            await asking
+            return waiting, (await client.get("/metrics")).text
+
+    with ill(bundle) as server:
+        waiting, after = asyncio.run(ask(server))
+    assert "\nspicula_queue 3.0\n" in waiting
+    assert "\nspicula_queue 0.0\n" in after

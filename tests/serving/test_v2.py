@@ -205,6 +205,16 @@ def test_nested_lists_are_an_image(server, images):
     assert np.abs(np.reshape(found["outputs"][0]["data"], (6, 2)) - images.scores).max() < 1e-6
 
 
+def test_numbers_may_be_long_json_whatever_a_client_calls_it(server, images):
+    inputs = np.concatenate([images.inputs] * 3)[:16] + np.float32(1e-3)
+    data = [float(value) for value in inputs.astype(np.float64).ravel()]
+    body = json.dumps({"inputs": [{"name": "image", "datatype": "FP32", "shape": list(inputs.shape), "data": data}]})
+    assert len(body) > 20_000  # json-text-bytes
+    for headers in ({}, {"Content-Type": "application/json"}):
+        status, _, found = ask(server, "POST", f"/v2/models/{NAME}/infer", body, headers)
+        assert status == 200, found
+
+
 def test_numbers_that_have_no_answer(server, images):
     sums = np.where(np.arange(8) % 2, np.float32(3e38), np.float32(-3e38))
     for row, status in ((np.nan, 400), (np.inf, 400), (sums, 422)):

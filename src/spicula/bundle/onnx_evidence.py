@@ -131,7 +131,9 @@ def _explained(module: "Classifier", images: "torch.Tensor") -> "tuple[torch.Ten
 
     def keep(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
         seen.append(output.detach().requires_grad_(True))
-        return seen[-1].clone()  # a layer that works in place after it must not change what was kept
+        # A copy: a layer that works in place after it must not change what was kept. Its channels come first in memory:
+        # pooling of maps with the channels last (ConvNeXt) has gradients that are written by address, as ONNX cannot.
+        return seen[-1].clone(memory_format=torch.contiguous_format)
 
     layer = module.gradcam_layer()
     assert layer is not None

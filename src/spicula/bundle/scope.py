@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from spicula.bundle.format import Scope
 from spicula.errors import RejectedImageError
-from spicula.index import LATERALITIES
 
 #: Channels of a colour image differ by more than this share of the full range somewhere. Grey images are often stored
 #: as RGB with three equal channels, or, after lossy compression, with nearly equal ones.
@@ -57,7 +56,7 @@ def shows_colour(pixels: npt.NDArray[Any]) -> bool:
 def side(dataset: Any) -> str | None:
     """Return L or R where a DICOM header says so: of the image (PS3.3 C.8.11.7), else of the series (C.7.3.1)."""
     found = word(dataset, "ImageLaterality") or word(dataset, "Laterality")
-    return found if found in LATERALITIES else None
+    return found if found in ("L", "R") else None
 
 
 def word(dataset: Any, name: str) -> str | None:

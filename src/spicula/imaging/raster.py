@@ -116,7 +116,7 @@ def _to_array(image: Any) -> tuple[np.ndarray, int]:
     if mode in ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
         if mode in ("P", "PA"):
             image = image.convert("RGBA")  # at once to RGB, Pillow would warn about a palette's transparency
-        return np.asarray(image.convert("RGB")), 8
+        return np.asarray(image if mode == "RGB" else image.convert("RGB")), 8
     raise RejectedImageError(f"its pixel type ({mode}) is not one we read: grey or RGB of 8 or 16 bits")
 
 

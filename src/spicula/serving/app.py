@@ -55,7 +55,7 @@ def build(service: Service) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # these pages fetch scripts from elsewhere
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,  # it would be put into words again for every request
         redirect_slashes=False,  # the Location would carry the path to whoever logs it
     )
     app.state.service = service
@@ -65,8 +65,10 @@ def build(service: Service) -> FastAPI:
     app.add_exception_handler(Problem, _answer)
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
-    app.openapi = lambda: openapi.document(app, bool(service.tokens))  # type: ignore[method-assign]
-    service.metrics.know("route", "none", *openapi.document(app, bool(service.tokens))["paths"])
+    document = openapi.document(app, bool(service.tokens))
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    app.router.routes.append(openapi.route(document))
+    service.metrics.know("route", "none", openapi.PATH, *document["paths"])
     return app
 
 

@@ -50,8 +50,8 @@ class Body:
         self._came_whole = self._is_complete = False
         self._replay: bytes | None = None
         self._rest: bytes | None = None
-        # with this header raw tensors follow the JSON (KServe v2, which reads both itself), whatever the type says
-        is_plain = "inference-header-content-length" not in headers
+        # the routes of KServe v2 read tensors themselves, in JSON or behind it, within limits of their own
+        is_plain = "inference-header-content-length" not in headers and not scope["path"].endswith("/infer")
         self.is_json = is_plain and _is_json(headers.get("content-type", ""))
         self._check_length(headers.get("content-length", ""))
         self._inflate = _decompressor(headers.get("content-encoding", ""))

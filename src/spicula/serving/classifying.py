@@ -12,6 +12,7 @@ from spicula.errors import RejectedImageError
 from spicula.processes import cores
 from spicula.serving import explanations
 from spicula.serving.decoding import Prepared
+from spicula.serving.problems import beyond
 from spicula.serving.service import Explaining, Served, Service
 from spicula.serving.together import together
 
@@ -53,13 +54,15 @@ class Classified:
 
 
 def refuse_if_full(service: Service, served: Served) -> None:
-    """Check, before a body is read, that an image could be taken now.
+    """Check, before a body is read and again when it is there, that an image could be taken now.
 
     Raises:
         Problem: 503, too many images wait.
     """
     service.decoders.refuse_if_full()
     served.inference.refuse_if_full()
+    if service.decoders.waiting + served.inference.waiting >= (most := service.limits["queue"]):
+        raise beyond("queue", most, "{value} images wait already; try again shortly")
 
 
 async def classify(
@@ -92,6 +95,7 @@ async def classify(
             explanation = await asyncio.to_thread(_explanation, explained, prepared, signed)
         return Classified(upload.sha256, prepared.kind, prepared.side, probabilities[0], explanation)
 
+    refuse_if_full(service, served)  # many may have come while this body did
     at_a_time = min(max(_AT_A_TIME, 2 * cores()), service.limits["queue"])
     found = await together(one, uploads, at_a_time)
     refused = sum(item.reason is not None for item in found)

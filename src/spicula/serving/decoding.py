@@ -6,6 +6,7 @@ says, stands in `serving.decode_worker`.
 
 import asyncio
 import json
+import math
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -215,7 +216,7 @@ class _Worker:
     async def _take(self, kind: str, side: str | None, geometry: dict[str, Any], *shapes: Any) -> Prepared:
         arrays = []
         for dtype, shape in shapes:
-            count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            count = math.prod(shape) * np.dtype(dtype).itemsize
             arrays.append(np.frombuffer(await self._out.readexactly(count), dtype).reshape(shape))
         features = arrays[1] if len(arrays) > 1 else None
         return Prepared(arrays[0], Geometry.from_row(geometry), side, kind, features)

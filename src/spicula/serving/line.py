@@ -47,7 +47,7 @@ class Line(Generic[Q, A]):
     def __init__(self, most: int) -> None:
         self._most = most
         self._waiting: deque[Asked[Q, A]] = deque()
-        self._come = asyncio.Condition()
+        self._idle: deque[asyncio.Future[None]] = deque()  # of those who wait for a question
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -71,9 +71,8 @@ class Line(Generic[Q, A]):
         self.refuse_if_full()
         asked: Asked[Q, A] = Asked(question, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
+        self._wake()
         try:
-            async with self._come:
-                self._come.notify()
             return await asked.answer
         except asyncio.CancelledError:
             with suppress(ValueError):
@@ -87,9 +86,24 @@ class Line(Generic[Q, A]):
             most: to be taken at a time; at least one is.
             linger_seconds: to wait for more of them, once there is one.
         """
-        async with self._come:
-            await self._come.wait_for(lambda: self._waiting)
+        while not self._waiting:
+            come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(come)
+            try:
+                await come
+            except asyncio.CancelledError:
+                if self._waiting:  # it may have been told of a question that another has to take now
+                    self._wake()
+                raise
         if linger_seconds and len(self._waiting) < most:
             await asyncio.sleep(linger_seconds)
         taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         return taken or await self.take(most, linger_seconds)
+
+    def _wake(self) -> None:
+        """Tell one of those who wait that there is a question."""
+        while self._idle:
+            come = self._idle.popleft()
+            if not come.done():
+                come.set_result(None)
+                return

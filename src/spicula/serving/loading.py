@@ -55,10 +55,12 @@ async def open_models(service: Service) -> None:
             service.models[bundle.name] = await _open(service, bundle, card)
             del bundle  # with the bytes of its graph, which are as large as the model itself
             trim_memory()
-        await starting
     finally:
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
+        # to its end, also where a model has failed: a process that is only half started cannot be ended
+        outcome = await asyncio.gather(starting, return_exceptions=True)
+    for error in outcome:
+        if isinstance(error, BaseException):
+            raise error
 
 
 async def close(service: Service) -> None:
@@ -89,6 +91,7 @@ def _load(folders: Sequence[Path]) -> list[tuple["Bundle", str]]:
 async def _open(service: Service, bundle: "Bundle", card: str) -> Served:
     settings = service.settings
     inference: Inference
+    unexplained = _unexplained(bundle)
     if settings.backend is None:
         workers = settings.workers or cores()
         graph = await asyncio.to_thread(open_graph, bundle, settings.provider, settings.precision, workers)
@@ -97,15 +100,28 @@ async def _open(service: Service, bundle: "Bundle", card: str) -> Served:
     else:
         from spicula.serving.inference import remote
 
-        inference = await remote.connect(service, bundle)
+        inference = found = await remote.connect(service, bundle)
         provider, precision = "remote", None
+        unexplained = unexplained or found.unexplained
     tolerance = BF16_TOLERANCE if precision == "bf16" else _tolerance(bundle)
     try:
         difference = await _test(bundle, inference, tolerance)
     except BaseException:
         await inference.close()
         raise
-    return Served(replace(bundle, model=b""), inference, Tested(provider, precision, difference, tolerance), card)
+    tested = Tested(provider, precision, difference, tolerance)
+    return Served(replace(bundle, model=b""), inference, tested, card, unexplained)
+
+
+def _unexplained(bundle: "Bundle") -> str | None:
+    """Return why a bundle has no heatmaps; None where it has."""
+    if bundle.info["features"]:
+        return "features of the whole image, of which its scores come, have no places"
+    if "explanation" not in bundle.info:
+        return "its bundle was made by a version that wrote none; export it again"
+    if bundle.info["explanation"] is None:
+        return "its architecture has no map of features, or no gradients that a graph can hold"
+    return None
 
 
 def _tolerance(bundle: "Bundle") -> float:

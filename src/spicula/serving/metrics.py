@@ -38,6 +38,7 @@ METRICS = (
     Metric("exams_waiting", "gauge", {}, "exams that wait for the pipeline"),
     Metric("instances", "counter", {"way": ("stow", "c-store"), "outcome": ("stored", "refused")}, "DICOM received"),
     Metric("audit_errors", "counter", {}, "lines that could not be written to the audit log"),
+    Metric("log_lines_lost", "counter", {}, "lines of the log that nobody took"),
 )
 
 
@@ -50,6 +51,7 @@ class Metrics:
         self._table = {one.name: one for one in METRICS}
         self._known: dict[str, set[str]] = {}
         self._all: dict[str, Any] = {}
+        self._children: dict[tuple[Any, ...], Any] = {}  # of words that are known alone, so that they stay few
         for one in METRICS:
             names = (f"spicula_{one.name}", one.help, list(one.labels))
             if one.kind == "counter":
@@ -82,10 +84,15 @@ class Metrics:
     def _labelled(self, name: str, labels: Mapping[str, str]) -> Any:
         if not labels:
             return self._all[name]
-        allowed = self._table[name].labels
-        return self._all[name].labels(
-            **{
+        key = (name, *labels.items())
+        found = self._children.get(key)
+        if found is None:
+            allowed = self._table[name].labels
+            told = {
                 label: value if value in (allowed[label] or ()) or value in self._known.get(label, ()) else "other"
                 for label, value in labels.items()
             }
-        )
+            found = self._all[name].labels(**told)
+            if told == labels:
+                self._children[key] = found
+        return found

@@ -11,9 +11,10 @@ import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi.responses import JSONResponse
+if TYPE_CHECKING:
+    from fastapi.responses import JSONResponse
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -64,13 +65,15 @@ def beyond(limit: str, value: int, detail: str) -> Problem:
     return Problem(status, limit, detail.format(value=value), headers)
 
 
-def response(problem: Problem, request: str) -> JSONResponse:
+def response(problem: Problem, request: str) -> "JSONResponse":
     """Return a problem as an answer.
 
     Args:
         problem: the problem.
         request: id of the request.
     """
+    from fastapi.responses import JSONResponse  # here alone: decoders in other servers have problems as well
+
     return JSONResponse(problem.as_json(request), problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 

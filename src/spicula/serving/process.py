@@ -1,6 +1,7 @@
 """The process of a service: its event loop, its signals, its log, and its end."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -18,9 +19,12 @@ import uvicorn
 from spicula.errors import SpiculaError
 from spicula.serving import problems
 from spicula.serving.app import build
+from spicula.serving.lines import Lines
 from spicula.serving.protocol import Protocol
 from spicula.serving.service import Service
 
+#: Connections that the system keeps until they are taken. Where there is no room, it resets those that come.
+BACKLOG = 2048
 #: After SIGTERM the address is kept at least so long: clients of open connections hear in an answer that it closes.
 _GRACE_SECONDS = 0.5
 #: Between the end of listening and the end of connections: what is on its way on them is still told.
@@ -77,7 +81,9 @@ class Process(uvicorn.Server):
 
         seconds = self._service.limits["header-seconds"] if self._tls else None
         self.servers = [
-            await loop.create_server(connection, sock=self._listening, ssl=self._tls, ssl_handshake_timeout=seconds)
+            await loop.create_server(
+                connection, sock=self._listening, backlog=BACKLOG, ssl=self._tls, ssl_handshake_timeout=seconds
+            )
         ]
         self._service.metrics.watch("connections", lambda: len(self.server_state.connections))
         self.started = True
@@ -90,6 +96,8 @@ class Process(uvicorn.Server):
         """Look, ten times a second, whether to go on."""
         if self._service.is_ready and not self._is_told:
             self._is_told = True
+            gc.collect()
+            gc.freeze()  # what is loaded stays: to look at all of it again holds every request up for 0.1 s
             exams = ["exams"] if "exams" in self._service.parts else []
             _say(f"ready: {', '.join([*self._service.models, *exams]) or 'no models'}")
         self.should_exit = self.should_exit or self._service.failure is not None
@@ -109,6 +117,9 @@ class Process(uvicorn.Server):
                     task.cancel()
                 break
             await asyncio.sleep(0.02)
+        # What has connected is taken before the end of listening resets it; what connects now is left to try again.
+        self._listening.listen(0)
+        await asyncio.sleep(_LAST_SECONDS)
         for server in self.servers:
             server.close()
         await asyncio.sleep(_LAST_SECONDS)
@@ -131,6 +142,8 @@ class Process(uvicorn.Server):
         """End after the requests under way; at a second Ctrl-C at once."""
         if self.should_exit and sig == signal.SIGINT:
             _say("spicula: ended at once; requests under way were not answered")
+            if isinstance(sys.stderr, Lines):
+                sys.stderr.finish()
             os._exit(130)
         self.should_exit = True
 

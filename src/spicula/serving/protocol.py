@@ -9,10 +9,11 @@ is refused.
 import asyncio
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from spicula.serving import problems
 from spicula.serving.problems import Problem, beyond
@@ -42,6 +43,7 @@ class Protocol(HttpToolsProtocol):
         self._send_timer: asyncio.TimerHandle | None = None
         self._waits_since: float | None = None
         self._under_way = 0
+        self._cycles: deque[RequestResponseCycle] = deque()
         self._head_bytes = 0
         self._is_in_head = self._is_ending = False
         self._later: Problem | None = None
@@ -69,6 +71,7 @@ class Protocol(HttpToolsProtocol):
         """Stop all clocks."""
         self._stop()
         self._is_ending = True
+        self._tell_gone()
         self.resume_writing()
         super().connection_lost(exc)
 
@@ -131,6 +134,7 @@ class Protocol(HttpToolsProtocol):
         self._waits_since = None
         self._head_bytes = 0
         super().on_headers_complete()
+        self._cycles.append(self.cycle)
         self._under_way += 1
 
     def on_message_complete(self) -> None:
@@ -142,6 +146,7 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """End a request."""
         self._under_way -= 1
+        self._cycles.popleft()
         super().on_response_complete()
         self._unset_keepalive_if_required()
         if self._under_way or self._is_ending or self.transport.is_closing():
@@ -185,8 +190,15 @@ class Protocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
+    def _tell_gone(self) -> None:
+        """Tell all requests under way that the client is gone; uvicorn tells the last of them alone."""
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def _abort(self) -> None:
         self._is_ending = True
+        self._tell_gone()
         if self.transport is not None:
             self.transport.abort()
 

@@ -27,6 +27,7 @@ def serve(settings: ServeSettings) -> int:
     """
     _check(settings)
     try:
+        from spicula.serving import lines
         from spicula.serving.dicomweb import peers
         from spicula.serving.process import Process
         from spicula.serving.service import Service
@@ -40,7 +41,8 @@ def serve(settings: ServeSettings) -> int:
     try:
         tls = _tls_context(settings.tls) if settings.tls else None
         service.audit.open()
-        Process(service, listening, tls).run()
+        with lines.standard_error(service.metrics):
+            Process(service, listening, tls).run()
     finally:
         listening.close()
     if service.failure is not None:
@@ -76,7 +78,7 @@ def _listen(service: "Service") -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(2048)
+        listening.listen()
     except OSError as error:
         listening.close()
         hints = {

@@ -106,12 +106,14 @@ class Served:
         inference: what runs it.
         tested: how it is run, and how its self-test went.
         card: its MODEL_CARD.md.
+        unexplained: why its answers have no heatmaps; None where they have.
     """
 
     bundle: "Bundle"
     inference: Inference
     tested: Tested | None = None
     card: str = ""
+    unexplained: str | None = None
 
     def about(self) -> dict[str, str]:
         """Return what every answer says of the model: name, version, digest."""

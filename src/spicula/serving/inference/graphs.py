@@ -1,12 +1,15 @@
 """What computes a bundle's graph, for several threads at once: ONNX Runtime on the CPU or a GPU, or OpenVINO."""
 
+import io
 import threading
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from spicula.bundle import golden
 from spicula.bundle.running import CPU, CUDA, make_session, run_only
 from spicula.errors import SpiculaError, UsageError
 
@@ -18,6 +21,8 @@ Floats = npt.NDArray[np.float32]
 
 #: Rows of features that the linear line takes at a time: each costs next to nothing.
 _FEATURE_ROWS = 256
+#: Threads of an image that is alone: what more of them gain is soon lost to their waiting for each other.
+_MOST_THREADS = 4
 #: Images that a GPU takes at a time, and how long the first of them waits for others.
 _GPU_BATCH, _GPU_LINGER_SECONDS = 16, 0.004
 
@@ -60,12 +65,13 @@ class Graph(Protocol):
 
     manner: Manner
 
-    def run(self, inputs: Floats, evidence: bool) -> Answer:
+    def run(self, inputs: Floats, evidence: bool, is_alone: bool) -> Answer:
         """Run the graph on one batch.
 
         Args:
             inputs: (N, C, H, W) or (N, F).
             evidence: what spoke for the target is wanted as well; only where the bundle has an explanation.
+            is_alone: nothing else runs or waits, so that this may use all cores. The answer is the same.
         """
         ...
 
@@ -87,9 +93,9 @@ def open_graph(bundle: "Bundle", provider: str, precision: Precision, workers: i
     if precision == "bf16" and provider != "openvino":
         raise UsageError(f"--provider {provider} has no bf16 arithmetic here; use --provider openvino")
     if provider == "onnxruntime" or bundle.info["features"]:
-        return _OnnxGraph(bundle, CPU)
+        return _OnnxGraph(bundle, CPU, workers)
     if provider == "cuda":
-        return _OnnxGraph(bundle, CUDA)
+        return _OnnxGraph(bundle, CUDA, workers)
     return _OpenVinoGraph(bundle, precision, workers)
 
 
@@ -104,28 +110,61 @@ def _answer(probabilities: Any, evidence: Any = None) -> Answer:
 
 
 class _OnnxGraph:
-    def __init__(self, bundle: "Bundle", providers: tuple[tuple[str, dict[str, str]], ...]) -> None:
+    """One thread for each image, or several where an image is alone.
+
+    Images that run side by side, each on one core, come through in the least time together; one that is alone would
+    leave the other cores idle. ONNX Runtime has no number of threads for a run, so there are two sessions.
+    """
+
+    def __init__(self, bundle: "Bundle", providers: tuple[tuple[str, dict[str, str]], ...], workers: int) -> None:
         import onnxruntime
 
         first = providers[0][0]
         is_gpu = first != CPU[0][0]
-        if is_gpu and first not in onnxruntime.get_available_providers():
-            raise UsageError(
-                "--provider cuda needs onnxruntime for CUDA: pip uninstall onnxruntime; pip install onnxruntime-gpu"
+        if is_gpu:
+            if first not in onnxruntime.get_available_providers():
+                raise UsageError(
+                    "--provider cuda needs onnxruntime for CUDA: pip uninstall onnxruntime; "
+                    "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+                )
+            with redirect_stdout(io.StringIO()):  # it prints what it does not find, and goes on
+                onnxruntime.preload_dlls()
+        where = f"--provider cuda: {bundle.folder}" if is_gpu else str(bundle.folder)
+        self._session = make_session(bundle.model, where, threads=1, providers=providers)
+        if first not in self._session.get_providers():  # onnxruntime leaves it out without an error
+            raise SpiculaError(
+                "--provider cuda: onnxruntime finds no CUDA device, or not the libraries that it needs: "
+                "pip install 'onnxruntime-gpu[cuda,cudnn]', and see nvidia-smi"
             )
-        self._session = make_session(bundle.model, str(bundle.folder), threads=1, providers=providers)
-        if first not in self._session.get_providers():  # onnxruntime falls back on the CPU without an error
-            raise SpiculaError("--provider cuda: onnxruntime finds no CUDA device, or not the libraries that it needs")
         self._input, self._outputs = bundle.info["input"]["name"], _outputs(bundle)
         if is_gpu:
             self.manner = Manner("cuda", "fp32", batch=_GPU_BATCH, linger_seconds=_GPU_LINGER_SECONDS)
         else:
             self.manner = Manner("onnxruntime", "fp32", rows=_FEATURE_ROWS if bundle.info["features"] else 1)
+        self._alone = self._session
+        threads = min(workers, _MOST_THREADS)
+        if threads > 1 and not is_gpu and not bundle.info["features"]:
+            self._alone = make_session(bundle.model, where, threads=threads, providers=providers, spins=False)
+            if not self._is_same(bundle):
+                self._alone = self._session
 
-    def run(self, inputs: Floats, evidence: bool) -> Answer:
-        return _answer(
-            *run_only(self._session, self._outputs if evidence else self._outputs[:1], {self._input: inputs})
+    def _is_same(self, bundle: "Bundle") -> bool:
+        """Return whether the golden inputs get the same answers from both sessions, to the last bit."""
+        inputs = bundle.inputs(golden.images(bundle.preprocess))
+        found = [
+            self.run(inputs[at : at + 1], len(self._outputs) > 1, is_alone)
+            for is_alone in (False, True)
+            for at in range(len(inputs))
+        ]
+        return all(
+            np.array_equal(one.probabilities, other.probabilities)
+            and (one.evidence is None or other.evidence is None or np.array_equal(one.evidence, other.evidence))
+            for one, other in zip(found[: len(inputs)], found[len(inputs) :], strict=True)
         )
+
+    def run(self, inputs: Floats, evidence: bool, is_alone: bool) -> Answer:
+        session = self._alone if is_alone else self._session
+        return _answer(*run_only(session, self._outputs if evidence else self._outputs[:1], {self._input: inputs}))
 
 
 class _OpenVinoGraph:
@@ -134,7 +173,10 @@ class _OpenVinoGraph:
     def __init__(self, bundle: "Bundle", precision: Precision, workers: int) -> None:
         from spicula.exams.runners.openvino import check_bf16, import_openvino
 
-        openvino = import_openvino()
+        try:
+            openvino = import_openvino()
+        except UsageError as error:
+            raise UsageError("--provider openvino needs openvino: pip install 'spicula[exams]'") from error
         core = openvino.Core()
         if precision == "bf16":
             check_bf16(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
@@ -155,7 +197,7 @@ class _OpenVinoGraph:
         self._own = threading.local()
         self.manner = Manner("openvino", precision)
 
-    def run(self, inputs: Floats, evidence: bool) -> Answer:
+    def run(self, inputs: Floats, evidence: bool, is_alone: bool) -> Answer:
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         request = self._own.request

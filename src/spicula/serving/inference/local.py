@@ -47,6 +47,7 @@ class LocalInference:
         self._answer_seconds = service.limits["answer-seconds"]
         self._line: Line[_Question, Answer] = Line(service.limits["queue"])
         workers = 1 if self.manner.batch > 1 else workers
+        self._running = 0
         self._at_a_time = min(2 * max(workers, self.manner.batch), service.limits["queue"])
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="model")
         self._tasks = [asyncio.create_task(self._work()) for _ in range(workers)]
@@ -106,19 +107,24 @@ class LocalInference:
             now = time.monotonic()
             for asked in batch:
                 self._metrics.seconds("wait_seconds", now - asked.since, model=self._name)
+            is_alone = self._running == 0 and len(self._line) == 0
+            self._running += 1
             try:
-                answer = await loop.run_in_executor(self._threads, self._run, [asked.question for asked in batch])
+                questions = [asked.question for asked in batch]
+                answer = await loop.run_in_executor(self._threads, self._run, questions, is_alone)
             except Exception as error:  # it belongs to those who asked
                 for asked in batch:
                     asked.give(error)
                 continue
+            finally:
+                self._running -= 1
             self._metrics.seconds("inference_seconds", time.monotonic() - now, model=self._name)
             _share_out(answer, batch)
 
-    def _run(self, questions: list[_Question]) -> Answer:
+    def _run(self, questions: list[_Question], is_alone: bool) -> Answer:
         inputs = [question.inputs for question in questions]
         together = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
-        return self._graph.run(together, any(question.evidence for question in questions))
+        return self._graph.run(together, any(question.evidence for question in questions), is_alone)
 
 
 def _share_out(answer: Answer, batch: list[Asked[_Question, Answer]]) -> None:

@@ -6,9 +6,10 @@ model is the bundle's: the same names, datatypes and shapes, and the same answer
 
 import asyncio
 import logging
+import math
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from spicula.bundle import Bundle
     from spicula.serving.service import Service
 
+Floats = npt.NDArray[np.float32]
+
 #: Connections to the other server. Each carries one request at a time; more wait here.
 CONNECTIONS = 32
 _CONNECT_SECONDS, _KEEP_SECONDS = 5.0, 30.0
-#: Bytes of an answer beyond its numbers, which have up to 32 each in JSON.
+#: Bytes of an answer about one image beyond its numbers, which have up to 32 each in JSON.
 _ANSWER_BYTES = 2**16
 
 _log = logging.getLogger("spicula.serving")
@@ -74,11 +77,15 @@ class Remote:
         waiting: images that the server was sent and has not answered.
         is_raw: tensors travel as raw bytes, since the server has the binary extension.
         batch: images in one request.
+        unexplained: why the server's answers have no heatmaps; None where they have.
     """
 
     def __init__(self, address: Address, bundle: "Bundle", limits: Mapping[str, int], metrics: Metrics) -> None:
         self.waiting, self.is_raw, self.batch = 0, False, BATCH
+        self.unexplained: str | None = "its bundle has no map of what spoke for a class"
         self._address, self._bundle, self._limits, self._metrics = address, replace(bundle, model=b""), limits, metrics
+        self._outputs = remote_model.outputs_of(bundle.info)
+        self._most = _ANSWER_BYTES + 32 * sum(math.prod(shape) for shape in self._outputs.values())
         self._client = _client(address, limits["answer-seconds"])
 
     async def start(self, bundle: "Bundle") -> None:
@@ -96,48 +103,65 @@ class Remote:
         self.batch = min(BATCH, most, remote_model.batch_of(config))
         if "golden" not in self._bundle.info:
             await remote_model.compare(self, bundle, self._address.text)
+        if bundle.info.get("explanation"):
+            self.unexplained = await remote_model.why_unexplained(told, self, bundle)
 
     def refuse_if_full(self) -> None:
         """Raise what `scores` would raise if an image came now; see `service.Inference`."""
         if self.waiting >= (most := self._limits["queue"]):
             raise beyond("queue", most, "{value} images wait already; try again shortly")
 
-    async def scores(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    async def scores(self, inputs: Floats) -> npt.NDArray[np.float64]:
         """Return what the remote model says; see `service.Inference`."""
-        self.refuse_if_full()
-        try:
-            async with asyncio.timeout(self._limits["answer-seconds"]):
-                parts = [await self._ask(inputs[at : at + self.batch]) for at in range(0, len(inputs), self.batch)]
-        except TimeoutError:
-            seconds = self._limits["answer-seconds"]
-            raise beyond("answer-seconds", seconds, "the model did not answer within {value} s") from None
-        return np.concatenate(parts) if parts else np.empty((0, len(self._bundle.info["classes"])))
+        (probabilities,) = await self._ask_all(inputs, list(self._outputs)[:1])
+        return np.clip(probabilities, 0.0, 1.0)
+
+    async def explained(self, inputs: Floats) -> tuple[npt.NDArray[np.float64], Floats]:
+        """Return probabilities and evidence; see `service.Explaining`. To be asked only where `unexplained` is None."""
+        probabilities, evidence = await self._ask_all(inputs, list(self._outputs))
+        return np.clip(probabilities, 0.0, 1.0), evidence.astype(np.float32)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _ask(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    async def _ask_all(self, inputs: Floats, names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
+        """Return outputs of the model for any number of images, which are sent a batch at a time."""
+        self.refuse_if_full()
+        batches = [inputs[at : at + self.batch] for at in range(0, len(inputs), self.batch)]
+        try:
+            async with asyncio.timeout(self._limits["answer-seconds"]):
+                parts = [await self._ask(batch, names) for batch in batches]
+        except TimeoutError:
+            seconds = self._limits["answer-seconds"]
+            raise beyond("answer-seconds", seconds, "the model did not answer within {value} s") from None
+        if not parts:
+            return [np.empty((0, *self._outputs[name])) for name in names]
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    async def _ask(self, inputs: Floats, names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
         """Return the answer to one batch."""
         begun = time.perf_counter()
         self.waiting += len(inputs)
         try:
-            message = self._write(inputs) if self.is_raw else await asyncio.to_thread(self._write, inputs)
-            scores = self._read(*await self._again(message, len(inputs)), len(inputs))
+            message = self._write(inputs, names) if self.is_raw else await asyncio.to_thread(self._write, inputs, names)
+            found = self._read(*await self._again(message, len(inputs)), names, len(inputs))
         finally:
             self.waiting -= len(inputs)
         self._metrics.seconds("inference_seconds", time.perf_counter() - begun, model=self._bundle.name)
-        return scores
+        return found
 
-    def _write(self, inputs: npt.NDArray[np.float32]) -> messages.Message:
-        info = self._bundle.info
-        tensors = {info["input"]["name"]: ("FP32", inputs)}
+    def _write(self, inputs: Floats, names: Sequence[str]) -> messages.Message:
         try:
-            return messages.write_request(tensors, [info["output"]["name"]], is_raw=self.is_raw)
+            return messages.write_request(
+                {self._bundle.info["input"]["name"]: ("FP32", inputs)}, names, is_raw=self.is_raw
+            )
         except ValueError:
             raise Problem(400, "value", "a value is not finite, which JSON cannot say") from None
 
-    def _read(self, status: int, headers: Mapping[str, str], body: bytes, count: int) -> npt.NDArray[np.float64]:
+    def _read(
+        self, status: int, headers: Mapping[str, str], body: bytes, names: Sequence[str], count: int
+    ) -> list[npt.NDArray[np.float64]]:
         if status in (429, 503):
             raise _busy(headers.get("Retry-After", ""))
         if status != 200:
@@ -146,7 +170,7 @@ class Remote:
             raise _gone(f"the server that runs the model answered {status}")
         try:
             answer = messages.read_answer(body, bodies.length_of(headers.get(HEADER_LENGTH)), self._limits)
-            return remote_model.scores_of(answer, self._bundle.info, count)
+            return [remote_model.floats_of(answer, name, (count, *self._outputs[name])) for name in names]
         except Problem as problem:
             _log.warning("the backend's answer is not of KServe v2: %s", problem.detail)
             raise _gone("the answer of the server that runs the model cannot be read") from None
@@ -157,7 +181,7 @@ class Remote:
 
         lost = (httpx.NetworkError, httpx.RemoteProtocolError)
         path, body = f"{self._address.model}/infer", message.body
-        most = _ANSWER_BYTES + 32 * count * len(self._bundle.info["classes"])
+        most = self._most * count  # some servers answer with all outputs, whichever were asked for
         try:
             try:
                 return await self._send("POST", path, body, message.headers, most)

@@ -9,17 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from spicula.bundle import BATCH, golden
-from spicula.bundle.format import Info, Tensor
+from spicula.bundle.format import Explanation, Info, Tensor
+from spicula.bundle.running import make_session, run_only
 from spicula.errors import SpiculaError
 from spicula.serving.kserve.messages import Answer
 from spicula.serving.problems import Problem
 
 if TYPE_CHECKING:
     from spicula.bundle import Bundle
+    from spicula.serving.inference.remote import Remote
     from spicula.serving.service import Inference
 
-#: Datatypes in which a server may give probabilities.
+#: Datatypes in which a server may give probabilities and maps.
 _SCORES = ("FP32", "FP64")
+#: Largest difference of a map from that of the bundle's own graph, as a share of its largest value.
+EVIDENCE_TOLERANCE = 1e-2
 
 
 def check(told: Mapping[str, Any], bundle: "Bundle", address: str) -> int:
@@ -57,7 +61,7 @@ def check(told: Mapping[str, Any], bundle: "Bundle", address: str) -> int:
     return min(BATCH if one == -1 else one for one in sizes)
 
 
-def _fits(told: Mapping[str, Any], wanted: Tensor, datatypes: tuple[str, ...]) -> bool:
+def _fits(told: Mapping[str, Any], wanted: Tensor | Explanation, datatypes: tuple[str, ...]) -> bool:
     shape = told.get("shape")
     if told.get("name") != wanted["name"] or told.get("datatype") not in datatypes or not isinstance(shape, list):
         return False
@@ -94,19 +98,51 @@ async def compare(remote: "Inference", bundle: "Bundle", address: str) -> None:
         )
 
 
-def scores_of(answer: Answer, info: Info, count: int) -> npt.NDArray[np.float64]:
-    """Return the probabilities in an answer, as `Bundle.probabilities` does.
+def outputs_of(info: Info) -> dict[str, tuple[int, ...]]:
+    """Return the outputs of a bundle's graph, the probabilities first: by name, of each the shape for one image."""
+    explanation = info.get("explanation")
+    outputs = [info["output"], *([explanation] if explanation else [])]
+    return {one["name"]: tuple(int(size) for size in one["shape"][1:]) for one in outputs}
+
+
+async def why_unexplained(told: Mapping[str, Any], remote: "Remote", bundle: "Bundle") -> str | None:
+    """Return why a remote model's answers have no heatmaps; None where they have.
+
+    Args:
+        told: what the server says of its model.
+        remote: asks it.
+        bundle: with its graph, and with an explanation; the graph is asked here for the map of one golden input, which
+            the server's map has to be like.
+    """
+    explanation = bundle.info.get("explanation")
+    assert explanation
+    name = explanation["name"]
+    if not any(_fits(one, explanation, _SCORES) for one in told["outputs"] if isinstance(one, dict)):
+        return f"the server that runs the model does not offer its output {name}"
+    inputs = await asyncio.to_thread(bundle.inputs, golden.images(bundle.preprocess)[:1])
+    try:
+        _, there = await remote.explained(inputs)
+    except Problem as problem:
+        return f"the server that runs the model offers its output {name} and did not give it: {problem.detail}"
+    session = await asyncio.to_thread(make_session, bundle.model, str(bundle.folder), 1)
+    (here,) = await asyncio.to_thread(run_only, session, [name], {bundle.info["input"]["name"]: inputs})
+    if not np.abs(there - here).max() <= EVIDENCE_TOLERANCE * np.abs(here).max():
+        return f"what the server that runs the model gives as {name} is not what the bundle's graph gives"
+    return None
+
+
+def floats_of(answer: Answer, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return an output of an answer.
 
     Args:
         answer: of the remote model.
-        info: of the bundle.
-        count: images that were sent.
+        name: of the output.
+        shape: that it has to have.
 
     Raises:
-        Problem: they are not there.
+        Problem: it is not there.
     """
-    name, shape = info["output"]["name"], (count, len(info["classes"]))
     found = next((one for one in answer.outputs if one.name == name), None)
     if found is None or found.datatype not in _SCORES or found.shape != shape:
         raise Problem(400, "shape", f"outputs have no {name} of {list(shape)}")
-    return np.clip(found.array().astype(np.float64), 0.0, 1.0)
+    return found.array().astype(np.float64)

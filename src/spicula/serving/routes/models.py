@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from spicula import RESEARCH_NOTICE
 from spicula.bundle.format import Data, Info, Scope
 from spicula.serving.problems import Problem
-from spicula.serving.service import Explaining, Served, Service
+from spicula.serving.service import Served, Service
 
 
 class Point(BaseModel):
@@ -17,6 +17,23 @@ class Point(BaseModel):
     name: str
     threshold: float
     chosen_on: str
+
+
+class ChosenPoint(Point):
+    """An operating point, and sensitivity, specificity and others there, on validation and on test images."""
+
+    val: dict[str, float | None]
+    test: dict[str, float | None]
+
+
+class Trained(BaseModel):
+    """What a model was trained on: which split of which index, and how many images, patients and positive ones."""
+
+    index_digest: str
+    split_digest: str
+    seed: int
+    fold: int | None
+    counts: dict[str, dict[str, int]]
 
 
 class Probability(BaseModel):
@@ -47,14 +64,17 @@ class Model(BaseModel):
     target: str
     scope: Scope
     size: tuple[int, int]
-    operating_points: list[Point]
+    operating_points: list[ChosenPoint]
     probability: Probability
     explanations: list[str]
+    unexplained: str | None
     provider: str
     precision: str | None
     self_test: SelfTest
     data: Data
+    training: Trained
     licence: str
+    created: str
 
 
 class Models(BaseModel):
@@ -136,8 +156,7 @@ def probability_of(info: Info) -> Probability:
 
 def explanations_of(served: Served) -> list[str]:
     """Return the ways in which a model's answers can be explained here."""
-    has_map = served.bundle.info.get("explanation") is not None
-    return ["gradcam"] if has_map and isinstance(served.inference, Explaining) else []
+    return ["gradcam"] if served.unexplained is None else []
 
 
 def _facts(served: Served) -> dict[str, Any]:
@@ -146,12 +165,15 @@ def _facts(served: Served) -> dict[str, Any]:
     return {
         **{key: info[key] for key in ("name", "version", "digest", "line", "classes", "target", "scope")},
         "size": served.bundle.preprocess.size,
-        "operating_points": points_of(served),
+        "operating_points": [ChosenPoint(name=name, **point) for name, point in info["operating_points"].items()],
         "probability": probability_of(info),
         "explanations": explanations_of(served),
+        "unexplained": served.unexplained,
         "provider": tested.provider,
         "precision": tested.precision,
         "self_test": SelfTest(max_abs_difference=tested.max_abs_difference, tolerance=tested.tolerance),
         "data": info["data"],
+        "training": Trained.model_validate(info["training"]),
         "licence": info["licence"],
+        "created": info["created"],
     }

@@ -168,9 +168,7 @@ def _explained_class(served: Served, explain: str, of: str | None) -> str | None
     if explain == "none":
         return None
     if explain not in explanations_of(served):
-        raise Problem(
-            422, "explain", f"{info['name']} explains nothing here: its bundle holds no map, or a remote server runs it"
-        )
+        raise Problem(422, "explain", f"{info['name']} has no heatmaps here: {served.unexplained}")
     return of or served.bundle.target
 
 

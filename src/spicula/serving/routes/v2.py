@@ -13,9 +13,11 @@ import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
 from spicula import RESEARCH_NOTICE, __version__
+from spicula.bundle.explanation import EVIDENCE
+from spicula.bundle.format import Explanation, Tensor
 from spicula.serving.kserve import BINARY_EXTENSION, HEADER_LENGTH, bodies, messages, schemas
 from spicula.serving.problems import Problem
-from spicula.serving.service import Served, Service
+from spicula.serving.service import Explaining, Served, Service
 
 #: The bundle holds an ONNX graph, whatever runs it (the protocol's list of platforms calls it so).
 PLATFORM = "onnx_onnxv1"
@@ -86,14 +88,24 @@ async def _infer(service: Service, request: Request, served: Served) -> Response
         asked, inputs = _read(served, body, length, service)
     else:
         asked, inputs = await asyncio.to_thread(_read, served, body, length, service)
-    scores = await served.inference.scores(inputs)
-    answer = _answer(served, asked, scores)
+    scores, evidence = await _ask(served, asked, inputs)
+    answer = _answer(served, asked, scores, evidence)
     if service.settings.audit is not None:
         digest = await asyncio.to_thread(lambda: hashlib.sha256(inputs.data).hexdigest())
         told = {"inputs": [digest], "model": served.about(), "answer": {"scores": scores.tolist()}}
         service.audit.write(request, "infer", **told)
     service.metrics.count("images", len(inputs), model=served.bundle.name, outcome="answered")
     return Response(answer.body, headers=answer.headers)
+
+
+async def _ask(
+    served: Served, asked: messages.Request, inputs: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None]:
+    """Return the probabilities, and the map of what spoke for the target where it is asked for, or no output is."""
+    if served.unexplained is None and (not asked.outputs or any(one.name == EVIDENCE for one in asked.outputs)):
+        assert isinstance(served.inference, Explaining)
+        return await served.inference.explained(inputs)
+    return await served.inference.scores(inputs), None
 
 
 def _check_ready(service: Service) -> None:
@@ -136,7 +148,7 @@ def _metadata(served: Served) -> schemas.Model:
         versions=[info["version"]],
         platform=PLATFORM,
         inputs=[tensor(info["input"]["name"], info["input"]["shape"])],
-        outputs=[tensor(info["output"]["name"], info["output"]["shape"])],
+        outputs=[tensor(one["name"], one["shape"]) for one in _outputs(served)],
         parameters={
             "digest": served.bundle.digest,
             "notice": RESEARCH_NOTICE,
@@ -146,16 +158,23 @@ def _metadata(served: Served) -> schemas.Model:
     )
 
 
+def _outputs(served: Served) -> list[Tensor | Explanation]:
+    """Return the outputs of a model, the probabilities first."""
+    info = served.bundle.info
+    explanation = info.get("explanation") if served.unexplained is None else None
+    return [info["output"], *([explanation] if explanation else [])]
+
+
 def _read(
     served: Served, body: memoryview, length: int | None, service: Service
 ) -> tuple[messages.Request, npt.NDArray[np.float32]]:
     """Return a request, and its tensor: one that the model takes."""
     asked = messages.read_request(body, length, service.limits)
-    wanted, output = served.bundle.info["input"], served.bundle.info["output"]["name"]
+    wanted, outputs = served.bundle.info["input"], [one["name"] for one in _outputs(served)]
     if len(asked.inputs) != 1 or asked.inputs[0].name != wanted["name"]:
         raise Problem(400, "tensor", f"inputs is the one tensor that the model takes: {wanted['name']}")
-    if any(one.name != output for one in asked.outputs):
-        raise Problem(400, "tensor", f"outputs names one that the model does not have; it has {output}")
+    if any(one.name not in outputs for one in asked.outputs):
+        raise Problem(400, "tensor", f"outputs names one that the model does not have; it has {', '.join(outputs)}")
     (tensor,) = asked.inputs
     sizes = tuple(wanted["shape"][1:])
     if tensor.datatype != "FP32" or tensor.shape[1:] != sizes or not tensor.shape or tensor.shape[0] < 1:
@@ -169,14 +188,22 @@ def _read(
     return asked, array
 
 
-def _answer(served: Served, asked: messages.Request, scores: npt.NDArray[np.float64]) -> messages.Message:
-    name = served.bundle.info["output"]["name"]
-    if not np.isfinite(scores).all():
+def _answer(
+    served: Served,
+    asked: messages.Request,
+    scores: npt.NDArray[np.float64],
+    evidence: npt.NDArray[np.float32] | None,
+) -> messages.Message:
+    found = {served.bundle.info["output"]["name"]: scores.astype(np.float32)}
+    if evidence is not None:
+        found[EVIDENCE] = evidence
+    if not all(np.isfinite(array).all() for array in found.values()):
         raise Problem(422, "value", "the model has no finite answer to these values; it takes images from 0 to 1")
+    wanted = [one.name for one in asked.outputs] or list(found)
     return messages.write_answer(
         served.bundle.name,
         served.bundle.info["version"],
-        {name: ("FP32", scores.astype(np.float32), asked.wants_raw(name))},
+        {name: ("FP32", found[name], asked.wants_raw(name)) for name in wanted},
         id=asked.id,
         parameters={
             "digest": served.bundle.digest,
