@@ -160,6 +160,25 @@ def test_whoever_leaves_leaves_the_line_and_disturbs_nobody(model, files, worker
     check_good(model, files[5:6], [run(model, use, count=1)])
 
 
+def test_nobody_waits_for_a_large_image(tmp_path, model, files, worker_that, monkeypatch):
+    gate = tmp_path / "gate"
+    worker_that(f"while 'large' in path.stem and not Path({str(gate)!r}).exists(): time.sleep(0.05)")
+    monkeypatch.setattr(decoding, "LARGE_PIXELS", 30 * 20)
+    large = [grey(tmp_path / f"images/large{number}.png", 7 + number, (60, 40)) for number in range(2)]
+
+    async def use(decoders):
+        tasks = [asyncio.create_task(decoders.prepare(path, model)) for path in large]
+        found = await asyncio.gather(*(decoders.prepare(path, model) for path in files))
+        assert not any(task.done() for task in tasks)
+        gate.touch()
+        return found, await asyncio.gather(*tasks)
+
+    found, slow = run(model, use, count=1)
+    check_good(model, files, found)
+    for path, one in zip(large, slow, strict=True):
+        np.testing.assert_array_equal(one.array, model.preprocess.apply(read_pixels(path)).array)
+
+
 def test_processes_end_with_the_service(model, files):
     async def use(decoders):
         await decoders.prepare(files[0], model)

@@ -27,11 +27,13 @@ class Examined:
     Attributes:
         kind: of file, as `headers.Header.kind`: "dicom", "png", ...
         side: L or R where its header says so.
+        pixels: rows times columns.
         may_show_colour: its pixels must tell, since the model knows grey images alone; see `refuse_colour`.
     """
 
     kind: str
     side: str | None
+    pixels: int
     may_show_colour: bool
 
 
@@ -45,7 +47,10 @@ def examine(path: Path, kinds: Scope) -> Examined:
     Raises:
         RejectedImageError: it is no image that Spicula reads, holds several frames, or lies outside the model's scope.
     """
-    return examine_header(path, headers.read_header(path), kinds)
+    try:
+        return examine_header(path, headers.read_header(path), kinds)
+    except OSError as error:
+        raise RejectedImageError(f"cannot be read: {error.strerror or error}") from error
 
 
 def examine_header(path: Path, header: headers.Header, kinds: Scope) -> Examined:
@@ -62,7 +67,8 @@ def examine_header(path: Path, header: headers.Header, kinds: Scope) -> Examined
     is_grey = (header.photometric or "").startswith("MONOCHROME")
     if is_grey and kinds["colour"] is True:
         raise RejectedImageError(scope.GREY_FOR_COLOUR)
-    return Examined(header.kind, side, may_show_colour=not is_grey and kinds["colour"] is False)
+    may_show_colour = not is_grey and kinds["colour"] is False
+    return Examined(header.kind, side, header.width * header.height, may_show_colour)
 
 
 def refuse_colour(probe: np.ndarray) -> None:
@@ -78,22 +84,18 @@ def refuse_colour(probe: np.ndarray) -> None:
         raise RejectedImageError(scope.COLOUR_FOR_GREY)
 
 
-def prepare(path: Path, kinds: Scope, preprocess: Preprocess) -> tuple[Examined, Prepared]:
-    """Examine, decode and prepare one file. To be called in a process that may die of it.
+def prepare(path: Path, examined: Examined, preprocess: Preprocess) -> Prepared:
+    """Decode and prepare a file that was examined. To be called in a process that may die of it.
 
     Args:
         path: the file.
-        kinds: the model's scope.
+        examined: what `examine` found.
         preprocess: the model's preprocessing.
 
     Raises:
         RejectedImageError: it gets no score, and why.
     """
-    try:
-        examined = examine(path, kinds)
-    except OSError as error:
-        raise RejectedImageError(f"cannot be read: {error.strerror or error}") from error
-    return examined, worker_process.guarded(partial(_decoded, path, examined, preprocess), "preparing")
+    return worker_process.guarded(partial(_decoded, path, examined, preprocess), "preparing")
 
 
 def _decoded(path: Path, examined: Examined, preprocess: Preprocess) -> Prepared:

@@ -1,8 +1,9 @@
 """What a decoding process of the service does: one file at a time, from its bytes to the model's input.
 
 Started as `python -P -m spicula.serving.decode_worker`. In: a line of JSON with every model's scope, preprocessing and
-features; then for each file a line [path, digest of the model]. Out: ["ready"]; then for each file ["refused", reason],
-or ["done", kind, side, geometry, what, ...] with the dtype and shape of each array, whose bytes follow.
+features; then for each file a line [path, digest of the model, most pixels or null]. Out: ["ready"]; then for each file
+["refused", reason], or ["large"] where it has more pixels and is not read, or ["done", kind, side, geometry, what, ...]
+with the dtype and shape of each array, whose bytes follow.
 """
 
 import json
@@ -54,16 +55,20 @@ def setting_of(infos: Iterable[Info]) -> dict[str, Any]:
     }
 
 
-def read(path: Path, model: Reading) -> tuple[list[Any], list[np.ndarray]]:
+def read(path: Path, model: Reading, most_pixels: int | None) -> tuple[list[Any], list[np.ndarray]] | None:
     """Read one file for a model.
 
     Returns:
-        Kind, side and geometry; and the arrays: the image (H, W, C), and the features (1, F) of the linear line.
+        Kind, side and geometry; and the arrays: the image (H, W, C), and the features (1, F) of the linear line. None
+        where it has more pixels than the most.
 
     Raises:
         RejectedImageError: it gets no score, and why.
     """
-    examined, prepared = examine.prepare(path, model.scope, model.preprocess)
+    examined = examine.examine(path, model.scope)
+    if most_pixels is not None and examined.pixels > most_pixels:
+        return None
+    prepared = examine.prepare(path, examined, model.preprocess)
     arrays = [prepared.array]
     if model.features is not None:
         from spicula.models import features
@@ -81,12 +86,16 @@ def work(lines: Iterable[bytes], out: BinaryIO) -> None:
     models = _readings(json.loads(next(incoming)))
     _say(out, ["ready"])
     for line in incoming:
-        path, digest = json.loads(line)
+        path, digest, most_pixels = json.loads(line)
         try:
-            facts, arrays = read(Path(path), models[digest])
+            found = read(Path(path), models[digest], most_pixels)
         except RejectedImageError as error:
             _say(out, ["refused", str(error)])
             continue
+        if found is None:
+            _say(out, ["large"])
+            continue
+        facts, arrays = found
         shapes = [[str(array.dtype), array.shape] for array in arrays]
         _say(out, ["done", *facts, *shapes], *arrays)
 

@@ -1,18 +1,20 @@
 """Sandboxed decoding, for an event loop: processes that read one image after another, and are replaced when they die.
 
-A decoder that crashes, hangs or wants too much memory costs the image that it was at. What a process does, and what it
-says, stands in `serving.decode_worker`.
+A decoder that crashes, hangs or wants too much memory costs the image that it was at. Images of many pixels, which take
+seconds, wait in a line of their own, so that nobody else waits for them. What a process does, and what it says, stands
+in `serving.decode_worker`.
 """
 
 import asyncio
 import json
 import math
+import os
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,7 @@ from spicula.errors import RejectedImageError, SpiculaError
 from spicula.imaging.geometry import Geometry
 from spicula.processes import cause, command_of, cores, environment_with
 from spicula.serving.decode_worker import setting_of
-from spicula.serving.line import Line
+from spicula.serving.line import Asked, Line
 from spicula.serving.problems import Problem
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 COMMAND = command_of("spicula.serving.decode_worker")
 #: A worker that says nothing for so long is stuck in one image. The largest images take some 10 s.
 LIMIT_SECONDS = 30.0
+#: Images of more pixels are read one at a time, by a process of their own that gives way to the others and gives its
+#: memory back at once. The largest mammograms have some 14 million.
+LARGE_PIXELS = 25_000_000
+#: How much it gives way (nice(2)), and how much longer it may therefore take.
+_GIVES_WAY, _PATIENCE = 5, 4
 #: More workers than this are no use: an image takes a model longer than its decoder.
 MOST_WORKERS = 8
 #: What is read of a worker before it has to wait: a small image, whole.
@@ -39,6 +46,11 @@ _BUFFER_BYTES = 2**20
 _DYING_SECONDS = 5.0
 #: Inputs of no more pixels are made in the event loop: that takes less time than to change threads.
 _SMALL_PIXELS = 512 * 512
+
+
+class _Question(NamedTuple):
+    path: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,8 @@ class Decoders:
 
     def __init__(self, bundles: Iterable["Bundle"], queue: int, count: int | None = None) -> None:
         self._setting = json.dumps(setting_of(bundle.info for bundle in bundles)).encode() + b"\n"
-        self._line: Line[bytes, Prepared] = Line(queue)
+        self._line: Line[_Question, Prepared] = Line(queue)
+        self._large: Line[_Question, Prepared] = Line(queue)
         self._count = count or min(cores(), MOST_WORKERS)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -100,6 +113,7 @@ class Decoders:
                     await worker.end()
             raise
         self._tasks = [asyncio.create_task(self._serve(worker)) for worker in workers]
+        self._tasks.append(asyncio.create_task(self._serve_large()))
 
     async def close(self) -> None:
         """End the processes, and whatever they are at."""
@@ -111,7 +125,7 @@ class Decoders:
     @property
     def waiting(self) -> int:
         """How many images wait for a process."""
-        return len(self._line)
+        return len(self._line) + len(self._large)
 
     def refuse_if_full(self) -> None:
         """Raise what `prepare` would raise if an image came now.
@@ -132,24 +146,51 @@ class Decoders:
             RejectedImageError: it gets no score, and why.
             Problem: 503, too many images wait, or no process can be started.
         """
-        return await self._line.ask(json.dumps([str(path), bundle.digest]).encode() + b"\n")
+        return await self._line.ask(_Question(str(path), bundle.digest))
 
     async def _serve(self, worker: "_Worker") -> None:
         """Give a worker one image after another; where it dies, start the next one."""
         try:
             while True:
                 (asked,) = await self._line.take()
-                try:
+                async with _told(asked):
                     if worker.is_dead:
                         worker = await _Worker.start(self._setting)
-                    asked.give(await worker.ask(asked.question))
-                except RejectedImageError as error:
-                    asked.give(error)
-                except SpiculaError:  # no memory, or no more processes: that may pass
-                    asked.give(Problem(503, "decoding", "images cannot be read at present", {"Retry-After": "5"}))
-                    await asyncio.sleep(1)
+                    found = await worker.ask(asked.question, LARGE_PIXELS)
+                    if found is None:
+                        self._large.put(asked)
+                    else:
+                        asked.give(found)
         finally:
             await worker.end()
+
+    async def _serve_large(self) -> None:
+        """Have each large image read by a process of its own."""
+        while True:
+            (asked,) = await self._large.take()
+            if asked.answer.done():  # whoever asked has left
+                continue
+            async with _told(asked):
+                worker = await _Worker.start(self._setting)
+                try:
+                    worker.give_way()
+                    found = await worker.ask(asked.question)
+                    assert found is not None
+                    asked.give(found)
+                finally:
+                    await worker.end()
+
+
+@asynccontextmanager
+async def _told(asked: Asked[_Question, Prepared]) -> AsyncIterator[None]:
+    """Tell whoever asked why there is no answer."""
+    try:
+        yield
+    except (RejectedImageError, Problem) as error:
+        asked.give(error)
+    except SpiculaError:  # no memory, or no more processes: that may pass
+        asked.give(Problem(503, "decoding", "images cannot be read at present", {"Retry-After": "5"}))
+        await asyncio.sleep(1)
 
 
 class _Worker:
@@ -160,6 +201,7 @@ class _Worker:
         assert process.stdout is not None
         self._process, self._in, self._out = process, process.stdin, process.stdout
         self.is_dead = False
+        self._seconds = LIMIT_SECONDS
 
     @classmethod
     async def start(cls, setting: bytes) -> "_Worker":
@@ -199,18 +241,31 @@ class _Worker:
         except (OSError, TimeoutError):
             return False
 
-    async def ask(self, line: bytes) -> Prepared:
+    def give_way(self) -> None:
+        """Leave the cores to others where they have something to do, and take longer."""
+        self._seconds *= _PATIENCE
+        with suppress(AttributeError, OSError):  # not on every system
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, _GIVES_WAY)
+
+    async def ask(self, question: _Question, most_pixels: int | None = None) -> Prepared | None:
+        """Return the image; None where it has more pixels than the most.
+
+        Raises:
+            RejectedImageError: it gets no score, and why.
+        """
         try:
-            async with asyncio.timeout(LIMIT_SECONDS):
-                self._in.write(line)
+            async with asyncio.timeout(self._seconds):
+                self._in.write(json.dumps([*question, most_pixels]).encode() + b"\n")
                 message = json.loads(await self._out.readline())
                 if message[0] == "done":
                     return await self._take(*message[1:])
         except TimeoutError:
             await self.end()
-            raise RejectedImageError(f"decoding it took more than {LIMIT_SECONDS:.0f} s") from None
+            raise RejectedImageError(f"decoding it took more than {self._seconds:.0f} s") from None
         except (OSError, ValueError, asyncio.IncompleteReadError):  # its output ended, perhaps in the middle of a line
             raise RejectedImageError(cause(await self.end(kill=False), "its decoder")) from None
+        if message[0] == "large":
+            return None
         raise RejectedImageError(message[1])
 
     async def _take(self, kind: str, side: str | None, geometry: dict[str, Any], *shapes: Any) -> Prepared:

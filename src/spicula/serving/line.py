@@ -68,16 +68,24 @@ class Line(Generic[Q, A]):
             Problem: 503, the line is full.
             Exception: what was given as the reason why there is no answer.
         """
-        self.refuse_if_full()
         asked: Asked[Q, A] = Asked(question, asyncio.get_running_loop().create_future())
-        self._waiting.append(asked)
-        self._wake()
+        self.put(asked)
         try:
             return await asked.answer
         except asyncio.CancelledError:
             with suppress(ValueError):
                 self._waiting.remove(asked)
             raise
+
+    def put(self, asked: Asked[Q, A]) -> None:
+        """Let a question wait here that was taken out of another line, or that nobody has asked before.
+
+        Raises:
+            Problem: 503, the line is full.
+        """
+        self.refuse_if_full()
+        self._waiting.append(asked)
+        self._wake()
 
     async def take(self, most: int = 1, linger_seconds: float = 0.0) -> list[Asked[Q, A]]:
         """Wait for questions and take them out of the line.
