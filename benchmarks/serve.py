@@ -7,6 +7,8 @@ One ResNet-50 (224 x 224, two classes, seeded weights), the same weights on all 
 1, 4, 16 and 64 clients, each of which sends its next picture when it has its answer:
 
 - `flask`: Flask behind gunicorn with two synchronous workers, eager PyTorch, Pillow (`serve_flask.py`);
+- `flask-1`: the same with one thread for each worker (OMP_NUM_THREADS=1): by default PyTorch takes all cores in every
+  worker, and the workers wait for each other; few published services know, and this is the best that they could do;
 - `fp32`: `spicula serve` as it is by default (ONNX Runtime);
 - `openvino`: with `--provider openvino`; `bf16`: with `--precision bf16` besides.
 
@@ -57,7 +59,9 @@ OPTIONS = {
     "openvino": ("--provider", "openvino"),
     "bf16": ("--provider", "openvino", "--precision", "bf16"),
 }
-PICTURE_SIDES = ("flask", *OPTIONS)
+#: What ours is compared with, and the environment that it gets.
+FLASKS = {"flask": {}, "flask-1": {"OMP_NUM_THREADS": "1"}}
+PICTURE_SIDES = (*FLASKS, *OPTIONS)
 PROBE_SECONDS = 0.05
 #: As the service has it by default it would count this machine's requests, and refuse some.
 UNLIMITED = ("--limit", "requests-a-minute=1000000")
@@ -137,7 +141,8 @@ def _uploads(
 ) -> None:
     weights = folder / serve_inputs.WEIGHTS
     starts: dict[str, Callable[[], Side]] = {
-        "flask": partial(serve_sides.flask, folder, weights, arguments.flask_workers)
+        name: partial(serve_sides.flask, folder, name, weights, arguments.flask_workers, variables)
+        for name, variables in FLASKS.items()
     }
     for name, options in OPTIONS.items():
         starts[name] = partial(serve_sides.spicula, folder, name, *options, *UNLIMITED, *arguments.options)
@@ -150,13 +155,13 @@ def _uploads(
         result["answers"] = _compared({name: _scores(name, side, uploads) for name, side in sides.items()})
         requests = {}
         for name, side in sides.items():
-            path = "/predict" if name == "flask" else "/v1/predict"
+            path = "/predict" if name in FLASKS else "/v1/predict"
             requests[name] = [serve_load.post(path, side.port, *serve_load.picture_form(png)) for png in uploads]
         _measure(arguments, arguments.clients, sides, requests, points)
     finally:
         for side in sides.values():
             side.end()
-        result["points"] = _told(points, "flask")
+        result["points"] = _told(points, *FLASKS)
 
 
 def _scores(name: str, side: Side, uploads: list[bytes]) -> list[float]:
@@ -281,22 +286,37 @@ def _measure(
                 say(f"round {turn + 1}, {count:2} clients, {name}: {rate:.1f} requests a second")
 
 
-def _told(points: Points, base: str) -> dict[str, Any]:
-    """Return the figures of all points, those of Spicula beside those of the base; and print them as a table."""
-    say(f"{'':<16}{'clients':>8}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms':>9}{'others':>9}{'times':>9}")
+def _told(points: Points, *bases: str) -> dict[str, Any]:
+    """Return the figures of all points, those of Spicula beside those of the bases; and print them as a table."""
+    heads = ("clients", "req/s", "p50 ms", "p99 ms", "CPU ms", "others", *(f"x {base}" for base in bases))
+    say(f"{'':<16}" + "".join(f"{head:>16}" if head.startswith("x ") else f"{head:>9}" for head in heads))
     told: dict[str, Any] = {}
     for name, counts in points.items():
         for count, point in counts.items():
             figures = _figures(point)
-            if name != base and (other := points.get(base, {}).get(count)):
-                than = _figures(other)
-                figures["times_the_throughput"] = _ratio(figures["requests_a_second"], than["requests_a_second"])
-                figures["share_of_p99"] = _ratio(figures["p99_ms"], than["p99_ms"])
+            if name not in bases:
+                figures["beside"] = {base: _beside(figures, points.get(base, {}).get(count)) for base in bases}
             told.setdefault(name, {})[str(count)] = figures
             keys = ("requests_a_second", "p50_ms", "p99_ms", "cpu_ms_first_process", "cpu_ms_other_processes")
-            cells = [figures[key] for key in keys] + [figures.get("times_the_throughput")]
-            say(f"{name:<16}{count:>8}" + "".join(f"{'-':>9}" if one is None else f"{one:>9.2f}" for one in cells))
+            times = [figures.get("beside", {}).get(base, {}).get("times_the_throughput") for base in bases]
+            widths = [9] * len(keys) + [16] * len(times)
+            cells = zip([figures[key] for key in keys] + times, widths, strict=True)
+            say(
+                f"{name:<16}{count:>9}"
+                + "".join(f"{'-':>{w}}" if one is None else f"{one:>{w}.2f}" for one, w in cells)
+            )
     return told
+
+
+def _beside(figures: dict[str, Any], other: Point | None) -> dict[str, Any]:
+    """Return how figures stand to those of another side."""
+    if other is None:
+        return {}
+    than = _figures(other)
+    return {
+        "times_the_throughput": _ratio(figures["requests_a_second"], than["requests_a_second"]),
+        "share_of_p99": _ratio(figures["p99_ms"], than["p99_ms"]),
+    }
 
 
 def _figures(point: Point) -> dict[str, Any]:

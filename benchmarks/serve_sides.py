@@ -131,11 +131,11 @@ def spicula(folder: Path, name: str, *options: str) -> Side:
     return Side(command, "/readyz", folder / f"{name}.log")
 
 
-def flask(folder: Path, weights: Path, workers: int) -> Side:
+def flask(folder: Path, name: str, weights: Path, workers: int, variables: Mapping[str, str]) -> Side:
     """Return the common practice: gunicorn with synchronous workers, as it is by default."""
     command = [sys.executable, "-m", "gunicorn", "--workers", str(workers), "--bind", "127.0.0.1:PORT"]
     command += ["--chdir", str(HERE), "--timeout", "120", "serve_flask:app"]
-    return Side(command, "/healthz", folder / "flask.log", {"SERVE_WEIGHTS": str(weights)})
+    return Side(command, "/healthz", folder / f"{name}.log", {"SERVE_WEIGHTS": str(weights), **variables})
 
 
 def mlserver(folder: Path, python: Path) -> Side:

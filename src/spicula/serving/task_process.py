@@ -32,7 +32,7 @@ class TaskProcess:
         self._events: Events = queue.Queue()
         self._process: WorkerProcess | None = None
         self._closing = threading.Event()
-        #: Tasks that wait or are done.
+        #: Tasks that wait or are being done.
         self.waiting = 0
 
     async def do(self, task: Mapping[str, Any], known: Callable[[], Any] = lambda: None) -> Outcome:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from spicula.serving import json_text
 from spicula.serving.problems import Problem, beyond
@@ -165,7 +166,7 @@ def numbers(
         if not text.strip(b", \t\r\n"):
             continue  # lists of nothing
         try:
-            values = fill(json.loads(b"[" + text + b"]"))
+            values = fill(orjson.loads(b"[" + text + b"]"))
         except ValueError:
             raise Problem(400, "json", f"{where}.data is no JSON") from None
         if at + len(values) > len(array):
