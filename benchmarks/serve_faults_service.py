@@ -103,7 +103,7 @@ class Running:
 
     def spooled(self) -> list[str]:
         """Return the names of uploads that lie in the temporary folder."""
-        return [str(path.relative_to(self.temporary)) for path in self.temporary.rglob("*") if path.is_file()]
+        return [str(path.relative_to(self.temporary)) for path in _below(self.temporary) if path.is_file()]
 
     def end(self) -> int:
         """Send SIGTERM, and return the exit status."""
@@ -157,11 +157,17 @@ def written(service: Running) -> dict[str, bytes]:
     for path in service.audit.parent.iterdir():
         texts[f"audit log {path.name}"] = path.read_bytes()
     for root in (service.workspace, service.temporary):
-        paths = sorted(root.rglob("*"))
+        paths = sorted(_below(root))
         texts[f"names in {root.name}"] = "\n".join(str(path.relative_to(root)) for path in paths).encode()
         for path in paths:
             inside = path.relative_to(root).parts
             is_sent = "images" in inside or "dicom" in inside or path.suffix == ".dcm"
             if path.is_file() and not is_sent:
-                texts[str(path.relative_to(service.folder))] = path.read_bytes()
+                with contextlib.suppress(FileNotFoundError):
+                    texts[str(path.relative_to(service.folder))] = path.read_bytes()
     return texts
+
+
+def _below(root: Path) -> list[Path]:
+    """Return all files and folders; those that come and go meanwhile may be among them, or not."""
+    return [Path(at, name) for at, folders, files in os.walk(root) for name in [*folders, *files]]

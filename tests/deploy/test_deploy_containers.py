@@ -150,7 +150,7 @@ print(client.get(f"/v1/exams/{sent['id']}/views/L-CC/heatmap").status_code)
             (container.volume / f"{name}.png").write_bytes(png.encode(breast(5, name, (320, 260))))
         status, written = container.run("python", "-c", program)
         assert (status, written.split()[0], written.split()[-2:]) == (0, "done", ["200", "200"]), written
-        assert re.fullmatch(r"\['/tmp/spicula-serve-\w+'\] 10001 10001\n", container.run("python", "-c", LIST)[1])
+        assert container.run("python", "-c", LIST) == (0, "[] 10001 10001\n")
         container.stop()
         assert container.wait() == 0
 
