@@ -19,6 +19,15 @@ from spicula.imaging.preprocess import Preprocess
 
 CANARY = "Canary^Jane"
 PREPROCESS = Preprocess(size=(8, 8), channels=1)
+#: What a bundle says of a map of what spoke for its target.
+EXPLANATION = {
+    "name": "evidence",
+    "dtype": "float32",
+    "shape": ["batch", 8, 8],
+    "meaning": "Grad-CAM before its ReLU",
+    "images": 1,
+    "max_abs_difference": 0.0,
+}
 
 
 def brightness_model(

@@ -18,14 +18,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 WIDE = {"width": 1280, "height": 800}
 SECONDS = 60_000
 SIZE = (320, 260)
-EXPLANATION = {
-    "name": "evidence",
-    "dtype": "float32",
-    "shape": ["batch", 8, 8],
-    "meaning": "Grad-CAM before its ReLU",
-    "images": 1,
-    "max_abs_difference": 0.0,
-}
 #: Chromium draws WebGL in software here: a page that believes otherwise uses it.
 WITH_PROCESSOR = """
 const parameter = WebGL2RenderingContext.prototype.getParameter;
@@ -51,7 +43,7 @@ def two_bundles(folder):
     graph.graph.initializer.append(numpy_helper.from_array(np.array([1]), "channels"))
     graph.graph.node.append(helper.make_node("ReduceMean", ["image", "channels"], ["evidence"], keepdims=0))
     graph.graph.output.append(helper.make_tensor_value_info("evidence", TensorProto.FLOAT, ["batch", 8, 8]))
-    images = bundle_maker.make(folder / "images", graph.SerializeToString(), explanation=EXPLANATION)
+    images = bundle_maker.make(folder / "images", graph.SerializeToString(), explanation=bundle_maker.EXPLANATION)
     return exams, images.folder
 
 

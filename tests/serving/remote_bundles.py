@@ -1,17 +1,7 @@
 """Bundles whose models other servers run."""
 
-from bundle_maker import brightness_model, make
+from bundle_maker import EXPLANATION, brightness_model, make
 from onnx import TensorProto, helper, load_from_string
-
-#: Output of a graph that explains: how much brighter than the middle of grey each pixel is.
-EVIDENCE = {
-    "name": "evidence",
-    "dtype": "float32",
-    "shape": ["batch", 8, 8],
-    "meaning": "Grad-CAM before its ReLU",
-    "images": 1,
-    "max_abs_difference": 0.0,
-}
 
 
 def pair(folder):
@@ -20,7 +10,7 @@ def pair(folder):
 
 
 def explained(to, scale=1.0):
-    """Return the bundle with a second output, `EVIDENCE`, times a scale."""
+    """Return the bundle with a second output, `EXPLANATION`, times a scale."""
     model = load_from_string(brightness_model())
     graph = model.graph
     graph.initializer.append(helper.make_tensor("half", TensorProto.FLOAT, [], [0.5]))
@@ -30,4 +20,4 @@ def explained(to, scale=1.0):
     graph.node.append(helper.make_node("Mul", ["brighter", "scale"], ["scaled"]))
     graph.node.append(helper.make_node("Squeeze", ["scaled", "channel"], ["evidence"]))
     graph.output.append(helper.make_tensor_value_info("evidence", TensorProto.FLOAT, ["batch", 8, 8]))
-    return make(to, model.SerializeToString(), explanation=EVIDENCE)
+    return make(to, model.SerializeToString(), explanation=EXPLANATION)

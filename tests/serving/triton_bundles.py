@@ -25,15 +25,7 @@ def explained(to, name="explained"):
     graph.node.append(onnx.helper.make_node("Sub", ["image", "half"], ["brighter"]))
     graph.node.append(onnx.helper.make_node("Squeeze", ["brighter", "channel"], ["evidence"]))
     graph.output.append(onnx.helper.make_tensor_value_info("evidence", onnx.TensorProto.FLOAT, ["batch", 8, 8]))
-    explanation = {
-        "name": "evidence",
-        "dtype": "float32",
-        "shape": ["batch", 8, 8],
-        "meaning": "Grad-CAM before its ReLU",
-        "images": 1,
-        "max_abs_difference": 0.0,
-    }
-    return _with_golden(to, model.SerializeToString(), name=name, explanation=explanation)
+    return _with_golden(to, model.SerializeToString(), name=name, explanation=bundle_maker.EXPLANATION)
 
 
 def linear(to, name="linear"):
